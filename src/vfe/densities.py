@@ -1,0 +1,48 @@
+"""−ln p of one value under one numpyro distribution, with elements that may be missing."""
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float
+
+
+def energy(
+    density: dist.Distribution, value: Array, mask: Bool[Array, "..."] | None = None
+) -> Float[Array, ""]:
+    """−ln p(value) in nats, or −ln of the marginal density of the elements that `mask` keeps.
+
+    For a full covariance Σ the marginal uses the sub-block of Σ (not of its inverse): the missing
+    rows and columns become those of an identity, whose constant is then taken out.
+
+    **Raises:** `ValueError` where the density has vector events that cannot be marginalised.
+    """
+    if mask is None:
+        return -jnp.sum(density.log_prob(value))
+    base = density
+    while isinstance(base, dist.Independent):
+        base = base.base_dist
+    if isinstance(base, dist.MultivariateNormal):
+        covariance = base.covariance_matrix
+        size = covariance.shape[-1]
+        both = mask[..., :, None] & mask[..., None, :]
+        block = jnp.where(both, covariance, jnp.eye(size, dtype=covariance.dtype))
+        present = dist.MultivariateNormal(base.loc, covariance_matrix=block)
+        constant = 0.5 * jnp.log(2 * jnp.pi) * jnp.sum(~mask)
+        return -jnp.sum(present.log_prob(jnp.where(mask, value, base.loc))) - constant
+    filled = jnp.where(_expand(mask, value, base), value, base.support.feasible_like(value))
+    log_prob = base.log_prob(filled)
+    keep = mask if log_prob.ndim == mask.ndim else jnp.all(mask, axis=-1)
+    return -jnp.sum(jnp.where(keep, log_prob, 0.0))
+
+
+def _expand(mask: Array, value: Array, base: dist.Distribution) -> Array:
+    if base.event_dim == 0:
+        return mask
+    return jnp.broadcast_to(jnp.all(mask, axis=-1, keepdims=True), value.shape)
+
+
+def may_miss_elements(density: dist.Distribution) -> bool:
+    """Whether single elements of a value may be missing (or only whole vectors)."""
+    base = density
+    while isinstance(base, dist.Independent):
+        base = base.base_dist
+    return base.event_dim == 0 or isinstance(base, dist.MultivariateNormal)

@@ -30,7 +30,7 @@ test: .venv/.installed
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -n $(WORKERS) -m core $(ARGS)
 
-# Compiled functions are kept from one run to the next, and figures need neither a screen nor a home.
+# Keep compiled functions from one run to the next; draw figures without a screen or a home.
 test test-newest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax
 test test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
 test test-newest: export MPLBACKEND = Agg

@@ -22,7 +22,8 @@ PYTHON
 
 if [ -n "$given" ]; then
     accept "$given" && exit 0
-    echo "error: '$given' does not run, lacks venv, or is not Python $([ "$wanted" = any ] && echo '3.11 or newer' || echo "$wanted")." >&2
+    [ "$wanted" = any ] && wanted="3.11 or newer"
+    echo "error: '$given' does not run, lacks venv, or is not Python $wanted." >&2
     exit 1
 fi
 
@@ -47,8 +48,10 @@ for release in $releases; do
 done
 
 if [ "$wanted" = any ]; then
-    echo "error: found no Python 3.11 or newer with venv; install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2
+    echo "error: found no Python 3.11 or newer with venv." >&2
+    echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2
 else
-    echo "error: found no Python $wanted with venv; install it, or name it: make PYTHON313=/path/to/python$wanted ..." >&2
+    echo "error: found no Python $wanted with venv." >&2
+    echo "Install it, or name it: make PYTHON313=/path/to/python$wanted ..." >&2
 fi
 exit 1

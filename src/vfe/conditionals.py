@@ -237,9 +237,7 @@ def categorical(
                     f"{numbers.sum(0).max():.6g}."
                 )
         array = jnp.log(array)
-    return CategoricalTable(
-        array if learn else Fixed(array), parents, shared or plate is not None, plate
-    )
+    return CategoricalTable(array if learn else Fixed(array), parents, shared or plate is not None, plate)
 
 
 def dirichlet(
@@ -319,9 +317,7 @@ def _parametrised(
                 numbers = np.asarray(released(f.value))
                 if not (np.isfinite(numbers).all() and (numbers > 0).all()):
                     raise ValueError(f"{maker}: the {name} must be finite and positive.")
-    return Distributed(
-        Parametrised(family, maps), as_parents(parents), shared or plate is not None, plate
-    )
+    return Distributed(Parametrised(family, maps), as_parents(parents), shared or plate is not None, plate)
 
 
 def only_discrete_parents_matter(node: AbstractConditional) -> bool:

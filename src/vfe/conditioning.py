@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from vfe.model import Model, NodeInfo
@@ -201,6 +202,71 @@ class Conditioned(eqx.Module):
         (K,), or (repeats, K); `weigh`: instead of them, a function from a tuple of discrete names to
         their joint probabilities.
         """
+
+        def reduce(names: tuple[str, ...], table: Array, q: Mapping[str, Array]) -> Array:
+            return average(weigh(names) if weigh is not None else outer(q, names), table)
+
+        return self._at(u, reduce, dict(probabilities or {}), self._parts)
+
+    def residuals(self, u: Float[Array, " n"]) -> Float[Array, " m"]:
+        """The observed nodes' whitened residuals (logits, for discrete nodes) at u, in one vector.
+
+        Its Jacobian J gives the Gauss–Newton curvature Jᵀ J of the observed nodes' energy. No hidden
+        discrete nodes may be left (clamp them first).
+        """
+
+        def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
+            zero = jnp.zeros(0)
+            if i.name in self.hidden or i.name in self.clamped or i.plate is not None:
+                return zero, zero
+            density = self.model.density(i.name, values)
+            return whitened(density, values[i.name], masks.get(i.name)).reshape(-1), zero
+
+        found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False)
+        parts = [found.observed[n].reshape(-1) for n in self.model.order if n in found.observed]
+        return jnp.concatenate([*parts, jnp.zeros(0)])
+
+    def errors(self, u: Float[Array, " n"]) -> dict[str, Array]:
+        """The standardised prediction errors e = s⁻¹ (z − g(parents)) of hidden Gaussian nodes at u."""
+
+        def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
+            zero = jnp.zeros(0)
+            if i.name not in self.layout.names:
+                return zero, zero
+            parents = self.model.parent_values(i.name, values)
+            node = self.model.nodes[i.name]
+            if i.plate is None:
+                error = standardised(node(*parents), values[i.name])
+            else:
+                error = self.model.over_members(i.name, lambda v, *p: standardised(node(*p), v))(
+                    values[i.name], *parents
+                )
+            if i.name in dummies:
+                error = jnp.where(masks[i.name], dummies[i.name], error)
+            return zero, error
+
+        found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False)
+        return {n: found.hidden[n] for n in self.layout.names}
+
+    def tables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
+        """E_i(k) for every state of the discrete family of each node; all hidden nodes discrete."""
+
+        def keep(names: tuple[str, ...], table: Array, q: Mapping[str, Array]) -> Array:
+            return table
+
+        found = self._at(jnp.zeros(0), keep, {}, self._parts)
+        names = {n: self.family(n) for n in (*found.observed, *found.hidden)}
+        return {n: (names[n], found.observed.get(n, 0.0) + found.hidden.get(n, 0.0)) for n in names}
+
+    def _at(
+        self,
+        u: Array,
+        reduce: Any,
+        probabilities: dict[str, Array],
+        measure: Any,
+        jacobians: bool = True,
+    ) -> Energies:
+        """Visit every node at u: `measure` gives its two numbers, `reduce` deals with its family."""
         layout = self.layout
         parts = layout.unpack(u)
         common = dict(self.common)
@@ -214,26 +280,25 @@ class Conditioned(eqx.Module):
             else:
                 common[s.name] = value
                 jacobian[s.name] = s.support.log_jacobian(parts[s.name])
-        probabilities = dict(probabilities or {})
+        common_q = {n: p for n, p in probabilities.items() if self.model.describe(n).shared}
+        local_q = {n: p for n, p in probabilities.items() if n not in common_q}
+
+        def one(observed: Any, masks: Any, hidden: Any, q: Any) -> Energies:
+            infos = [i for i in self.model.info if not i.shared]
+            values = {**self._states(observed), **common, **hidden}
+            originals = {n: observed[n] for n in self.partial}
+            return self._nodes(infos, values, masks, reduce, {**common_q, **q}, originals, measure)
+
         if self.repeats is None:
-            found = self._local(self.observed, self.masks, {}, probabilities, common, weigh)
-            shared = self._nodes(
-                [i for i in self.model.info if i.shared], common, self.masks, probabilities, weigh
-            )
+            # Local nodes are in `common` here: without repeats no slot is repeated.
+            found = one(self.observed, self.masks, {}, local_q)
         else:
-            found = jax.vmap(self._local, in_axes=(0, 0, 0, 0, None, None))(
-                self.observed,
-                self.masks,
-                local,
-                {n: p for n, p in probabilities.items() if not self.model.describe(n).shared},
-                common,
-                weigh,
-            )
-            shared = self._nodes(
-                [i for i in self.model.info if i.shared], common, {}, probabilities, weigh
-            )
+            found = jax.vmap(one)(self.observed, self.masks, local, local_q)
+        above = [i for i in self.model.info if i.shared]
+        shared = self._nodes(above, common, {}, reduce, common_q, {}, measure)
         hidden = {**found.hidden, **shared.hidden}
-        hidden = {n: e - jacobian[n] if n in jacobian else e for n, e in hidden.items()}
+        if jacobians:
+            hidden = {n: e - jacobian[n] if n in jacobian else e for n, e in hidden.items()}
         return Energies({**found.observed, **shared.observed}, hidden)
 
     def energy(self, u: Float[Array, " n"], **options: Any) -> Float[Array, ""]:
@@ -255,18 +320,16 @@ class Conditioned(eqx.Module):
         local = [i for i in self.model.info if not i.shared]
         common = self._push_nodes(shared, dict(self.common), errors, {})
         if self.repeats is None:
-            values = self._push_nodes(local, {**common, **self._states(self.observed)}, errors,
-                                      self.masks)
+            values = self._push_nodes(local, {**common, **self._states(self.observed)}, errors, self.masks)
         else:
+
             def one(observed: Any, masks: Any, errors: Any) -> dict[str, Array]:
                 found = self._push_nodes(local, {**common, **self._states(observed)}, errors, masks)
                 return {n: found[n] for n in layout.names if n not in common}
 
             inner = {n: e for n, e in errors.items() if n not in self.shared}
             values = {**common, **jax.vmap(one)(self.observed, self.masks, inner)}
-        return jnp.concatenate(
-            [values[s.name].reshape(-1) for s in layout.slots] or [jnp.zeros(0)]
-        )
+        return jnp.concatenate([values[s.name].reshape(-1) for s in layout.slots] or [jnp.zeros(0)])
 
     def _push_nodes(
         self,
@@ -279,9 +342,7 @@ class Conditioned(eqx.Module):
         coordinates = dict(values)
         values = dict(values)
         for i in infos:
-            if i.given or i.name in self.pruned or (
-                i.name in values and i.name not in self.partial
-            ):
+            if i.given or i.name in self.pruned or (i.name in values and i.name not in self.partial):
                 continue
             if i.discrete:
                 values.setdefault(i.name, jnp.zeros(i.shape, int))
@@ -318,32 +379,18 @@ class Conditioned(eqx.Module):
         values = {n: v for n, v in observed.items() if not n.endswith(": clamped")}
         return values | {n: observed[f"{n}: clamped"] for n in self.clamped}
 
-    def _local(
-        self,
-        observed: Mapping[str, Array],
-        masks: Mapping[str, Array],
-        hidden: Mapping[str, Array],
-        probabilities: Mapping[str, Array],
-        common: Mapping[str, Array],
-        weigh: Any,
-    ) -> Energies:
-        infos = [i for i in self.model.info if not i.shared]
-        values = {**self._states(observed), **common, **hidden}
-        originals = {n: observed[n] for n in self.partial if n in observed}
-        return self._nodes(infos, values, masks, probabilities, weigh, originals)
-
     def _nodes(
         self,
         infos: list[NodeInfo],
         values: Mapping[str, Array],
         masks: Mapping[str, Array],
+        reduce: Any,
         probabilities: Mapping[str, Array],
-        weigh: Any,
-        originals: Mapping[str, Array] | None = None,
+        originals: Mapping[str, Array],
+        measure: Any,
     ) -> Energies:
-        """Energies of some nodes for one observation, averaged over their discrete families."""
+        """Energies of some nodes for one observation, their discrete families dealt with by `reduce`."""
         values = dict(values)
-        originals = originals or {}
         dummies = {}
         for n in self.partial:
             if not self.model.describe(n).discrete and n in originals:
@@ -353,21 +400,18 @@ class Conditioned(eqx.Module):
         for i in infos:
             if i.given or i.name in self.pruned:
                 continue
-
-            def parts(states: dict[str, Array], i: NodeInfo = i) -> tuple[Array, Array]:
-                return self._parts(i, {**values, **states}, masks, originals, dummies)
-
             names = self.family(i.name)
-            if not names:
-                seen, unseen = parts({})
-            else:
-                sizes = tuple(self.discrete[n] for n in names)
-                grid = jnp.stack(
-                    jnp.meshgrid(*[jnp.arange(k) for k in sizes], indexing="ij"), -1
-                ).reshape(-1, len(names))
-                each = jax.vmap(lambda row: parts(dict(zip(names, row, strict=True))))(grid)  # noqa: B023
-                joint = weigh(names) if weigh is not None else outer(probabilities, names)
-                seen, unseen = (average(joint.reshape(-1), e) for e in each)
+
+            def parts(*states: Array, i: NodeInfo = i, names: Any = names) -> tuple[Array, Array]:
+                here = {**values, **dict(zip(names, states, strict=True))}
+                return measure(i, here, masks, originals, dummies)
+
+            function = parts
+            for axis in reversed(range(len(names))):
+                axes = tuple(0 if j == axis else None for j in range(len(names)))
+                function = jax.vmap(function, in_axes=axes)
+            each = function(*[jnp.arange(self.discrete[n]) for n in names])
+            seen, unseen = (reduce(names, e, probabilities) if names else e for e in each)
             if i.name in self.hidden or i.name in self.clamped:
                 found.hidden[i.name] = unseen
                 if i.name in self.partial:
@@ -431,6 +475,47 @@ def located(density: Any, error: Array | None) -> Array:
     return density.loc + density.scale * error
 
 
+def standardised(density: Any, value: Array) -> Array:
+    """(value − mean) / scale for a Gaussian: the inverse of `located`."""
+    factor = getattr(density, "scale_tril", None)
+    if factor is not None:
+        return jax.scipy.linalg.solve_triangular(factor, value - density.loc, lower=True)
+    return (value - density.loc) / density.scale
+
+
+def whitened(density: Any, value: Array, mask: Array | None) -> Array:
+    """A vector whose Jacobian J in the parents gives the Fisher curvature Jᵀ J of −ln p(value).
+
+    Gaussian: L⁻¹ (value − mean); Bernoulli: √(p (1 − p)) logits; categorical: Bᵀ logits with
+    B Bᵀ = diag(p) − p pᵀ (p held fixed).
+
+    **Raises:** `ValueError` for other densities.
+    """
+    while isinstance(density, dist.Independent):
+        density = density.base_dist
+    if isinstance(density, dist.MultivariateNormal):
+        if mask is None:
+            return standardised(density, value)
+        both = mask[:, None] & mask[None, :]
+        block = jnp.where(both, density.covariance_matrix, jnp.eye(mask.shape[0]))
+        residual = jnp.where(mask, value - density.loc, 0.0)
+        return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(block), residual, lower=True)
+    if isinstance(density, dist.Normal):
+        result = (value - density.loc) / density.scale
+    elif isinstance(density, dist.BernoulliLogits):
+        p = jax.lax.stop_gradient(jax.nn.sigmoid(density.logits))
+        result = jnp.sqrt(p * (1 - p)) * density.logits
+    elif isinstance(density, dist.CategoricalLogits):
+        p = jax.lax.stop_gradient(jax.nn.softmax(density.logits, -1))
+        result = jnp.sqrt(p) * (density.logits - (p * density.logits).sum(-1, keepdims=True))
+        mask = None if mask is None else mask[..., None]
+    else:
+        raise ValueError(
+            f"a {type(density).__name__} has no Gauss–Newton form here; use solver=vfe.Descent()"
+        )
+    return result if mask is None else jnp.where(mask, result, 0.0)
+
+
 def outer(probabilities: Mapping[str, Array], names: tuple[str, ...]) -> Array:
     """Π_n q(k_n): the joint of independent discrete beliefs."""
     joint = probabilities[names[0]]
@@ -458,9 +543,7 @@ def condition(
     if not isinstance(model, Model):
         raise TypeError(f"got a {type(model).__name__} for the model; wanted a vfe.Model.")
     if not isinstance(observed, Mapping):
-        raise TypeError(
-            f'observed is a {type(observed).__name__}; wanted a dictionary such as {{"x": x}}.'
-        )
+        raise TypeError(f'observed is a {type(observed).__name__}; wanted a dictionary such as {{"x": x}}.')
     arrays: dict[str, Array] = {}
     masks: dict[str, Array] = {}
     for name, raw in observed.items():
@@ -493,13 +576,19 @@ def condition(
     common = {n: a for n, a in arrays.items() if n not in model.plates and model.describe(n).shared}
     if any(n in masks for n in common):
         raise ValueError(f"the shared nodes {[n for n in common if n in masks]} have missing values.")
-    flat = {
-        n: a.reshape(count, *a.shape[len(batch) :]) for n, a in arrays.items() if n not in common
-    }
+    flat = {n: a.reshape(count, *a.shape[len(batch) :]) for n, a in arrays.items() if n not in common}
     flat_masks = {n: m.reshape(count, *m.shape[len(batch) :]) for n, m in masks.items()}
     repeats = count if any(model.describe(n).shared for n in hidden) else None
     conditioned = Conditioned(
-        model, flat, flat_masks, common, jnp.asarray(weight, float), hidden, partial, (), pruned,
+        model,
+        flat,
+        flat_masks,
+        common,
+        jnp.asarray(weight, float),
+        hidden,
+        partial,
+        (),
+        pruned,
         repeats,
     )
     return conditioned, batch

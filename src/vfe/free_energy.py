@@ -8,13 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from vfe.beliefs import (
     AbstractBelief,
     AbstractDiscrete,
     AbstractGaussian,
     Amortised,
+    Enumerated,
     EnumeratedBelief,
     Laplace,
     MeanField,
@@ -254,9 +255,7 @@ class FreeEnergy(eqx.Module):
             entropy = float(one.entropy)
             rows.append(f"{'F':<14}{float(one.energy):14.4f}{entropy:14.4f}{total:14.4f}{error}")
             rows.append(f"  = energy {float(one.energy):.4f} − entropy {entropy:.4f}")
-            rows.append(
-                f"  = complexity {float(one.complexity):.4f} − accuracy {float(one.accuracy):.4f}"
-            )
+            rows.append(f"  = complexity {float(one.complexity):.4f} − accuracy {float(one.accuracy):.4f}")
         return "\n".join(rows)
 
     def __repr__(self) -> str:
@@ -278,17 +277,24 @@ def same_kind(*all_of: FreeEnergy) -> Kind:
 
 
 def default_expectation(conditioned: Conditioned, belief: Any) -> AbstractExpectation:
-    """Enumerate for discrete nodes alone, Taylor where E is declared quadratic, else Monte Carlo."""
+    """How ⟨·⟩ is taken by default, for a belief or a family of beliefs.
+
+    Enumerate for discrete nodes alone; Taylor where E is declared quadratic, and for Laplace beliefs,
+    whose definition it is; else Monte Carlo.
+    """
     if not conditioned.layout.size:
         return Enumerate()
-    return Taylor() if is_quadratic(conditioned) else MonteCarlo()
+    while isinstance(belief, Enumerated | EnumeratedBelief):
+        belief = belief.family if isinstance(belief, Enumerated) else belief.conditional
+    if belief is Laplace or isinstance(belief, Laplace) or is_quadratic(conditioned):
+        return Taylor()
+    return MonteCarlo()
 
 
 def kind_of(conditioned: Conditioned, belief: Any, expectation: AbstractExpectation) -> Kind:
     """What kind of number F is for this belief, taken with this expectation."""
     if isinstance(belief, EnumeratedBelief):
-        return kind_of(conditioned.clamp(belief.node, jnp.zeros((), int)), belief.conditional,
-                       expectation)
+        return kind_of(conditioned.clamp(belief.node, jnp.zeros((), int)), belief.conditional, expectation)
     if isinstance(belief, MeanField):
         return kind_of(conditioned, belief.continuous, expectation)
     if isinstance(belief, Point | Particles):
@@ -317,8 +323,9 @@ def expected_energies(
 
         each, errors = eqx.filter_vmap(one)(states, belief.conditional)
         p = belief.probabilities
-        energies = jax.tree.map(lambda e: (jnp.where(p > 0, p, 0.0) * jnp.where(p > 0, e, 0.0)).sum(0),
-                                each)
+        energies = jax.tree.map(
+            lambda e: (jnp.where(p > 0, p, 0.0) * jnp.where(p > 0, e, 0.0)).sum(0), each
+        )
         return energies, None if errors is None else jnp.sqrt(((p * errors) ** 2).sum())
     if isinstance(belief, Particles):
         pool = belief.pooled()
@@ -339,9 +346,7 @@ def expected_energies(
 
     if isinstance(continuous, Point):
         return function(continuous.location), None
-    energies, draws = expectation.average(
-        function, continuous.location, continuous.factor(), key
-    )
+    energies, draws = expectation.average(function, continuous.location, continuous.factor(), key)
     if draws is None:
         return energies, None
     totals = jax.vmap(lambda e: e.total(conditioned.weight, conditioned.shared))(draws)
@@ -442,9 +447,7 @@ def _evaluate(
         return free_energy_of(conditioned, belief, expectation, key)
     keys = jax.random.split(key, next(iter(conditioned.observed.values())).shape[0])
     if mapped:
-        return conditioned.over(
-            lambda c, k, b: free_energy_of(c, b, expectation, k), keys, belief
-        )
+        return conditioned.over(lambda c, k, b: free_energy_of(c, b, expectation, k), keys, belief)
     return conditioned.over(lambda c, k: free_energy_of(c, belief, expectation, k), keys)
 
 

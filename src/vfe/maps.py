@@ -98,8 +98,7 @@ class Affine(eqx.Module):
         bias = bias if isinstance(bias, Fixed) else jnp.asarray(bias, dtype=float)
         if released(bias).shape != (out,):
             raise ValueError(
-                f"Affine: the bias has shape {released(bias).shape}; wanted {(out,)} to go with the "
-                "weight."
+                f"Affine: the bias has shape {released(bias).shape}; wanted {(out,)} to go with the weight."
             )
         self.weight = weights if many else weights[0]
         self.bias = bias
@@ -174,8 +173,7 @@ class MLP(eqx.Module):
         z = jnp.concatenate([jnp.ravel(p) for p in parents])
         if z.shape != (self.weights[0].shape[1],):
             raise ValueError(
-                f"MLP: the parents have {z.size} elements together; in_size is "
-                f"{self.weights[0].shape[1]}."
+                f"MLP: the parents have {z.size} elements together; in_size is {self.weights[0].shape[1]}."
             )
         h = z
         for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -221,8 +219,10 @@ def as_map(value: Any, maker: str) -> Callable[..., Array]:
     """A number becomes a `Constant`; a callable stays what it is."""
     if callable(value):
         return value
-    if isinstance(value, Sequence) or hasattr(value, "__array__") or isinstance(
-        value, int | float | Learnable | Fixed
+    if (
+        isinstance(value, Sequence)
+        or hasattr(value, "__array__")
+        or isinstance(value, int | float | Learnable | Fixed)
     ):
         inner = released(value.value if isinstance(value, Learnable) else value)
         array = jnp.asarray(inner)

@@ -216,8 +216,7 @@ class Model(eqx.Module):
             if name not in self.plates and self.describe(name).shared:
                 if cut:
                     raise ValueError(
-                        f"node {name!r} is shared: got shape {shape}; wanted {event}, with no leading "
-                        "axes."
+                        f"node {name!r} is shared: got shape {shape}; wanted {event}, with no leading axes."
                     )
                 continue
             shapes[name] = shape[:cut]
@@ -343,14 +342,10 @@ def _topological(nodes: Mapping[str, AbstractConditional]) -> tuple[str, ...]:
     return tuple(order)
 
 
-def _inspect(
-    name: str, node: AbstractConditional, known: Mapping[str, NodeInfo]
-) -> NodeInfo:
+def _inspect(name: str, node: AbstractConditional, known: Mapping[str, NodeInfo]) -> NodeInfo:
     """Learn a node's shape and support from its parents' shapes, without computing a number."""
     if isinstance(node, Given):
-        return NodeInfo(
-            name, (), node.shape, node.integer, None, REAL, True, False, None, False
-        )
+        return NodeInfo(name, (), node.shape, node.integer, None, REAL, True, False, None, False)
     structs = []
     for parent in node.parents:
         info = known[parent]
@@ -361,9 +356,7 @@ def _inspect(
     def probe(node: AbstractConditional, *parents: Array) -> Array:
         density = node(*parents)
         if not isinstance(density, dist.Distribution):
-            raise TypeError(
-                f"it returned a {type(density).__name__}; wanted a numpyro distribution"
-            )
+            raise TypeError(f"it returned a {type(density).__name__}; wanted a numpyro distribution")
         seen["support"] = describe(density.support)
         seen["splits"] = may_miss_elements(density)
         value = density.sample(jax.random.key(0))
@@ -374,9 +367,7 @@ def _inspect(
 
     dynamic, static = eqx.partition(node, eqx.is_array)
     try:
-        struct = jax.eval_shape(
-            lambda d, *p: probe(eqx.combine(d, static), *p), dynamic, *structs
-        )
+        struct = jax.eval_shape(lambda d, *p: probe(eqx.combine(d, static), *p), dynamic, *structs)
     except Exception as error:
         shapes = ", ".join(f"{p}: {s.shape}" for p, s in zip(node.parents, structs, strict=True))
         raise ValueError(

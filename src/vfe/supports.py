@@ -32,9 +32,7 @@ class Support:
         """numpyro's map from unconstrained coordinates onto the support."""
         constraint = {
             "real": constraints.real,
-            "positive": constraints.greater_than(self.lower)
-            if self.lower
-            else constraints.positive,
+            "positive": constraints.greater_than(self.lower) if self.lower else constraints.positive,
             "interval": constraints.interval(self.lower, self.upper),
             "simplex": constraints.simplex,
         }.get(self.kind)
@@ -89,9 +87,9 @@ def describe(constraint: Any) -> Support:
         return Support("interval", name, 0.0, 1.0)
     lower = _number(getattr(constraint, "lower_bound", None))
     upper = _number(getattr(constraint, "upper_bound", None))
-    if name in ("Interval", "_Interval", "OpenInterval", "Circular"):
-        if lower is not None and upper is not None:
-            return Support("interval", name, lower, upper)
+    bounded = lower is not None and upper is not None
+    if name in ("Interval", "_Interval", "OpenInterval", "Circular") and bounded:
+        return Support("interval", name, lower, upper)
     if name in ("GreaterThan", "_GreaterThan", "GreaterThanEq") and lower is not None:
         return Support("positive", name, lower)
     return Support("other", name)

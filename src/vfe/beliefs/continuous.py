@@ -1,0 +1,214 @@
+"""Beliefs about continuous nodes, in one vector of unconstrained coordinates."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vfe.beliefs.base import AbstractBelief
+from vfe.conditioning import Conditioned, Layout, Slot
+from vfe.model import Model
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+class AbstractContinuous(AbstractBelief):
+    """A belief about continuous nodes, in one vector of unconstrained coordinates."""
+
+    layout: eqx.AbstractVar[Layout]
+    location: eqx.AbstractVar[Array]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.layout.names
+
+    @classmethod
+    @abc.abstractmethod
+    def size(cls, layout: Layout) -> int:
+        """How many numbers parametrise it."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_vector(cls, layout: Layout, vector: Float[Array, "*batch m"]) -> "AbstractContinuous":
+        """The belief with these parameters, as an encoder gives them."""
+
+    @classmethod
+    @abc.abstractmethod
+    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "AbstractContinuous":
+        """Where perception starts for one observation."""
+
+    @abc.abstractmethod
+    def factor(self) -> Float[Array, "*batch n n"] | None:
+        """Lower triangular L with covariance L Lᵀ; None where there is no spread."""
+
+
+class AbstractGaussian(AbstractContinuous):
+    """q(u) = N(u; location, L Lᵀ) over unconstrained coordinates u."""
+
+    @abc.abstractmethod
+    def log_diagonal(self) -> Float[Array, "*batch n"]:
+        """ln diag L: all that the entropy needs."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "AbstractGaussian":
+        """The belief with this mean and (as far as its family allows) this factor."""
+
+    @classmethod
+    def from_moments(cls, model: Model, mean: Mapping[str, Any], covariance: Any) -> "AbstractGaussian":
+        """A belief from the means of its nodes and their joint covariance.
+
+        **Arguments:** `model`, for the shapes; `mean`: an array per node, with any leading axes, each
+        flattened in row-major order into the rows of `covariance`, (..., n, n), *in the order of
+        this dictionary*.
+
+        **Raises:** `ValueError` for shapes that do not fit, a covariance that is not positive
+        definite, or one that couples nodes (elements) which the family keeps independent.
+
+        **Example:** `vfe.JointGaussian.from_moments(model, {"z": jnp.zeros(2)}, jnp.eye(2))`.
+        """
+        entries = [(n, model.describe(n).shape, model.describe(n).support, False) for n in mean]
+        layout = Layout.of(entries)
+        parts = []
+        for s in layout.slots:
+            if not s.support.is_real:
+                raise ValueError(
+                    f"from_moments: node {s.name!r} has a {s.support.name} support; give Gaussians "
+                    "over its unconstrained coordinates with from_factor."
+                )
+            value = jnp.asarray(mean[s.name], float)
+            cut = value.ndim - len(s.shape)
+            if cut < 0 or value.shape[cut:] != s.shape:
+                raise ValueError(
+                    f"from_moments: the mean of {s.name!r} has shape {value.shape}; wanted "
+                    f"{('...', *s.shape)}."
+                )
+            parts.append(value.reshape(*value.shape[:cut], -1))
+        location = jnp.concatenate(parts, -1)
+        matrix = jnp.asarray(covariance, float)
+        if matrix.shape[-2:] != (layout.size, layout.size):
+            raise ValueError(
+                f"from_moments: the covariance has shape {matrix.shape}; the means have "
+                f"{layout.size} elements together."
+            )
+        factor = jnp.linalg.cholesky(matrix)
+        belief = cls.from_factor(layout, location, factor)
+        if not isinstance(factor, jax.core.Tracer):
+            if not np.isfinite(np.asarray(factor)).all():
+                raise ValueError("from_moments: the covariance is not positive definite.")
+            kept = belief.factor()
+            if not np.allclose(np.asarray(kept), np.asarray(factor), atol=1e-6 * np.abs(factor).max()):
+                raise ValueError(
+                    f"from_moments: the covariance couples elements that a {cls.__name__} keeps "
+                    "independent; use vfe.JointGaussian."
+                )
+        return belief
+
+    def entropies(self) -> dict[str, Array]:
+        """S_i = ½ n_i (1 + ln 2π) + Σ_{j in i} ln L_jj."""
+        logs = self.log_diagonal()
+        return {
+            s.name: (0.5 * (1 + LOG_2PI) + logs[..., s.where])
+            .reshape(*logs.shape[:-1], *s.coordinates[: int(s.repeated)], -1)
+            .sum(-1)
+            for s in self.layout.slots
+        }
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> dict[str, Array]:
+        noise = jax.random.normal(key, (*shape, *self.location.shape), self.location.dtype)
+        u = self.location + jnp.einsum("...ij,...j->...i", self.factor(), noise)
+        return self.layout.decode(u)
+
+    def log_density(self, values: Mapping[str, Array]) -> Array:
+        """ln N(u; location, L Lᵀ) − ln |det dz/du| at u = coordinates of the values."""
+        u = self.layout.encode(values)
+        residual = u - self.location
+        factor = jnp.broadcast_to(self.factor(), (*residual.shape, self.layout.size))
+        white = jax.scipy.linalg.solve_triangular(factor, residual[..., None], lower=True)[..., 0]
+        jacobian = jnp.zeros(u.shape[:-1])
+        for s in self.layout.slots:
+            if not s.support.is_real:
+                flat = u[..., s.where].reshape(-1, *s.coordinates)
+                jacobian += jax.vmap(s.support.log_jacobian)(flat).reshape(u.shape[:-1])
+        return (
+            -0.5 * (white**2).sum(-1)
+            - self.log_diagonal().sum(-1)
+            - 0.5 * self.layout.size * LOG_2PI
+            - jacobian
+        )
+
+    def aligned(self, layout: Layout) -> "AbstractGaussian":
+        """The same density with its nodes in the order of `layout`."""
+        if self.layout == layout:
+            return self
+        if sorted(self.names) != sorted(layout.names) or self.layout.size != layout.size:
+            raise ValueError(
+                f"the belief is about {list(self.names)}; the hidden continuous nodes are "
+                f"{list(layout.names)}."
+            )
+        index = np.concatenate(
+            [np.arange(self.layout.slot(n).start, self.layout.slot(n).stop) for n in layout.names]
+        )
+        factor = self.factor()
+        covariance = (factor @ jnp.swapaxes(factor, -1, -2))[..., index[:, None], index[None, :]]
+        return type(self).from_factor(layout, self.location[..., index], jnp.linalg.cholesky(covariance))
+
+    def covariance(self) -> Float[Array, "*batch n n"]:
+        """The covariance of all coordinates together, in the order of `names`."""
+        factor = self.factor()
+        return factor @ jnp.swapaxes(factor, -1, -2)
+
+    def __getitem__(self, name: str) -> "GaussianMarginal":
+        slot = self.layout.slot(name)
+        return GaussianMarginal(slot, self.location[..., slot.where], self.factor()[..., slot.where, :])
+
+
+class GaussianMarginal(eqx.Module):
+    """The marginal of one continuous node under a Gaussian belief."""
+
+    slot: Slot = eqx.field(static=True)
+    location: Float[Array, "*batch k"]
+    rows: Float[Array, "*batch k n"]
+
+    def _shaped(self, flat: Array) -> Array:
+        return flat.reshape(*flat.shape[:-1], *self.slot.coordinates)
+
+    def _draws(self) -> Array:
+        """Values at 4096 fixed draws: for moments without a closed form (constrained supports)."""
+        noise = jax.random.normal(jax.random.key(0), (4096, self.rows.shape[-1]), self.location.dtype)
+        u = self.location + jnp.einsum("...kn,sn->s...k", self.rows, noise)
+        return self.slot.support.decode(self._shaped(u))
+
+    @property
+    def mean(self) -> Array:
+        """⟨z⟩, (*leading axes, *event); by 4096 fixed draws where the support is constrained."""
+        if self.slot.support.is_real:
+            return self._shaped(self.location)
+        return self._draws().mean(0)
+
+    @property
+    def mode(self) -> Array:
+        """The value at the mode of the unconstrained coordinates."""
+        return self.slot.support.decode(self._shaped(self.location))
+
+    @property
+    def variance(self) -> Array:
+        """⟨(z − ⟨z⟩)²⟩ by element, in squared units of z."""
+        if self.slot.support.is_real:
+            return self._shaped((self.rows**2).sum(-1))
+        return self._draws().var(0)
+
+    @property
+    def sd(self) -> Array:
+        """The standard deviation by element, in units of z."""
+        return jnp.sqrt(self.variance)
+
+    @property
+    def covariance(self) -> Float[Array, "*batch k k"]:
+        """The covariance of the flattened unconstrained coordinates."""
+        return self.rows @ jnp.swapaxes(self.rows, -1, -2)

@@ -1,0 +1,187 @@
+"""Gaussian beliefs: diagonal, by node, joint, and Laplace."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vfe.beliefs.continuous import AbstractGaussian
+from vfe.conditioning import Conditioned, Layout
+
+
+class DiagonalGaussian(AbstractGaussian):
+    """q(u) = Π_j N(u_j; m_j, s_j²): every element independent.
+
+    S = Σ_j ½ (1 + ln 2π) + ln s_j.
+
+    **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.DiagonalGaussian)`.
+    """
+
+    layout: Layout = eqx.field(static=True)
+    location: Float[Array, "*batch n"]
+    log_scale: Float[Array, "*batch n"]
+
+    @classmethod
+    def size(cls, layout: Layout) -> int:
+        return 2 * layout.size
+
+    @classmethod
+    def from_vector(cls, layout: Layout, vector: Array) -> "DiagonalGaussian":
+        location, log_scale = jnp.split(vector, 2, axis=-1)
+        return cls(layout, location, log_scale)
+
+    @classmethod
+    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "DiagonalGaussian":
+        return cls(layout, location, jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)))
+
+    @classmethod
+    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "DiagonalGaussian":
+        location = conditioned.start()
+        return cls(conditioned.layout, location, jnp.full_like(location, -1.0))
+
+    def log_diagonal(self) -> Array:
+        return self.log_scale
+
+    def factor(self) -> Array:
+        return jnp.exp(self.log_scale)[..., None] * jnp.eye(self.layout.size)
+
+
+def _below(layout: Layout, joint: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the elements below the diagonal that a factor may have."""
+    rows, columns = np.tril_indices(layout.size, -1)
+    if joint:
+        return rows, columns
+    block = np.zeros(layout.size, int)
+    for number, s in enumerate(layout.slots):
+        block[s.where] = number
+    keep = block[rows] == block[columns]
+    return rows[keep], columns[keep]
+
+
+class NodeGaussian(AbstractGaussian):
+    """q(u) = Π_i N(u_i; m_i, L_i L_iᵀ): a full covariance within each node, none between nodes.
+
+    **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.NodeGaussian)`.
+    """
+
+    layout: Layout = eqx.field(static=True)
+    location: Float[Array, "*batch n"]
+    log_scale: Float[Array, "*batch n"]
+    below: Float[Array, "*batch k"]
+
+    @classmethod
+    def size(cls, layout: Layout) -> int:
+        return 2 * layout.size + len(_below(layout, False)[0])
+
+    @classmethod
+    def from_vector(cls, layout: Layout, vector: Array) -> "NodeGaussian":
+        n = layout.size
+        return cls(layout, vector[..., :n], vector[..., n : 2 * n], vector[..., 2 * n :])
+
+    @classmethod
+    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "NodeGaussian":
+        rows, columns = _below(layout, False)
+        diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
+        return cls(layout, location, jnp.log(diagonal), factor[..., rows, columns])
+
+    @classmethod
+    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "NodeGaussian":
+        location = conditioned.start()
+        below = jnp.zeros(len(_below(conditioned.layout, False)[0]))
+        return cls(conditioned.layout, location, jnp.full_like(location, -1.0), below)
+
+    def log_diagonal(self) -> Array:
+        return self.log_scale
+
+    def factor(self) -> Array:
+        return _assemble(self.log_scale, self.below, _below(self.layout, False))
+
+
+class JointGaussian(AbstractGaussian):
+    """q(u) = N(u; m, L Lᵀ): one full covariance for all nodes together.
+
+    **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.JointGaussian)`.
+    """
+
+    layout: Layout = eqx.field(static=True)
+    location: Float[Array, "*batch n"]
+    log_scale: Float[Array, "*batch n"]
+    below: Float[Array, "*batch k"]
+
+    @classmethod
+    def size(cls, layout: Layout) -> int:
+        return 2 * layout.size + layout.size * (layout.size - 1) // 2
+
+    @classmethod
+    def from_vector(cls, layout: Layout, vector: Array) -> "JointGaussian":
+        n = layout.size
+        return cls(layout, vector[..., :n], vector[..., n : 2 * n], vector[..., 2 * n :])
+
+    @classmethod
+    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "JointGaussian":
+        rows, columns = _below(layout, True)
+        diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
+        return cls(layout, location, jnp.log(diagonal), factor[..., rows, columns])
+
+    @classmethod
+    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "JointGaussian":
+        location = conditioned.start()
+        below = jnp.zeros(len(_below(conditioned.layout, True)[0]))
+        return cls(conditioned.layout, location, jnp.full_like(location, -1.0), below)
+
+    def log_diagonal(self) -> Array:
+        return self.log_scale
+
+    def factor(self) -> Array:
+        return _assemble(self.log_scale, self.below, _below(self.layout, True))
+
+
+def _assemble(log_scale: Array, below: Array, index: tuple[np.ndarray, np.ndarray]) -> Array:
+    factor = jnp.exp(log_scale)[..., None] * jnp.eye(log_scale.shape[-1])
+    return factor.at[..., index[0], index[1]].set(below)
+
+
+class Laplace(AbstractGaussian):
+    """q(u) = N(u; μ, H⁻¹): μ the mode of E and H its curvature there.
+
+    F = E(μ) + ½ ln |H| − ½ n ln 2π: exact where E is quadratic, elsewhere an approximation that may
+    read far below −ln p(x).
+
+    **Source:** Friston et al. 2007, Variational free energy and the Laplace approximation.
+    """
+
+    layout: Layout = eqx.field(static=True)
+    location: Float[Array, "*batch n"]
+    root: Float[Array, "*batch n n"]
+
+    @classmethod
+    def size(cls, layout: Layout) -> int:
+        return layout.size
+
+    @classmethod
+    def from_vector(cls, layout: Layout, vector: Array) -> "Laplace":
+        return cls(layout, vector, jnp.broadcast_to(jnp.eye(layout.size), (*vector.shape, layout.size)))
+
+    @classmethod
+    def from_precision(cls, layout: Layout, location: Array, precision: Array) -> "Laplace":
+        """N(location, precision⁻¹), through the upper triangular root R Rᵀ = precision."""
+        flipped = jnp.linalg.cholesky(precision[..., ::-1, ::-1])
+        return cls(layout, location, flipped[..., ::-1, ::-1])
+
+    @classmethod
+    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "Laplace":
+        identity = jnp.broadcast_to(jnp.eye(layout.size), factor.shape)
+        inverse = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+        return cls(layout, location, jnp.swapaxes(inverse, -1, -2))
+
+    @classmethod
+    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "Laplace":
+        return cls.from_vector(conditioned.layout, conditioned.start())
+
+    def log_diagonal(self) -> Array:
+        return -jnp.log(jnp.diagonal(self.root, axis1=-2, axis2=-1))
+
+    def factor(self) -> Array:
+        identity = jnp.broadcast_to(jnp.eye(self.layout.size), self.root.shape)
+        return jax.scipy.linalg.solve_triangular(jnp.swapaxes(self.root, -1, -2), identity, lower=True)

@@ -1,0 +1,26 @@
+"""Perception: minimise F over beliefs."""
+
+from vfe.perception.coordinate_ascent import CoordinateAscent
+from vfe.perception.descent import Descent
+from vfe.perception.error_coordinates import ErrorCoordinates
+from vfe.perception.exact_solver import Exact
+from vfe.perception.gradient_flow import GradientFlow
+from vfe.perception.langevin import Langevin
+from vfe.perception.natural_gradient import NaturalGradient
+from vfe.perception.perceive import perceive
+from vfe.perception.percept import Percept
+from vfe.perception.status import DivergenceError, Status
+
+__all__ = [
+    "CoordinateAscent",
+    "Descent",
+    "DivergenceError",
+    "ErrorCoordinates",
+    "Exact",
+    "GradientFlow",
+    "Langevin",
+    "NaturalGradient",
+    "Percept",
+    "Status",
+    "perceive",
+]

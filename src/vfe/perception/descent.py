@@ -1,0 +1,66 @@
+"""Any optax optimiser on the parameters of a belief, all nodes at once."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from vfe.perception.loop import AbstractSolver, Progress, rounding
+from vfe.perception.objective import Objective
+
+
+class Descent(AbstractSolver):
+    """λ ← λ + update(−∂F/∂λ) with an optax transformation; L-BFGS with a line search by default.
+
+    With the default no step raises F; a plain `optax.adam` may.
+
+    **Arguments:** `optimiser`: an optax gradient transformation.
+
+    **Example:** `vfe.perceive(model, data, solver=vfe.Descent(optax.adam(0.05)), max_steps=2000)`.
+    """
+
+    optimiser: Any = eqx.field(static=True, default=None)
+
+    def _optimiser(self) -> Any:
+        if self.optimiser is not None:
+            return self.optimiser
+        return optax.lbfgs(
+            memory_size=20, linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=30)
+        )
+
+    @property
+    def monotone(self) -> bool:
+        return self.optimiser is None
+
+    def check(self, objective: Objective, belief: Any) -> None:
+        return None
+
+    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+        return self._optimiser().init(vector), jnp.zeros((), bool)
+
+    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
+        optimiser = optax.with_extra_args_support(self._optimiser())
+        inner, forgotten = progress.memory
+        update, inner = optimiser.update(
+            progress.gradient,
+            inner,
+            progress.vector,
+            value=progress.value,
+            grad=progress.gradient,
+            value_fn=objective.value,
+        )
+        vector = optax.apply_updates(progress.vector, update)
+        if self.optimiser is not None:
+            return vector, (inner, forgotten), jnp.zeros((), bool)
+        # The line search gives up by rounding when the values it compares agree to the last digits;
+        # what it then returns may be higher, and is not taken. The memory of past gradients may be
+        # what is wrong: it is forgotten once, and the plain gradient tried, before the search ends.
+        worse = ~(objective.value(vector) <= progress.value + rounding(progress.value))
+        worse |= jnp.all(vector == progress.vector)
+        vector = jnp.where(worse, progress.vector, vector)
+        plain = optimiser.init(progress.vector)
+        inner = jax.tree.map(lambda m, p: jnp.where(worse, p, m), inner, plain)
+        return vector, (inner, worse), worse & forgotten

@@ -1,0 +1,101 @@
+"""Gauss–Newton on the prediction errors: perception at hardly any dependence on depth."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vfe.beliefs import Point
+from vfe.conditioning import Layout
+from vfe.declared import hidden_gaussians
+from vfe.perception.loop import AbstractSolver, Progress, descends
+from vfe.perception.objective import Objective
+
+
+class ErrorCoordinates(AbstractSolver):
+    """Damped Gauss–Newton in standardised errors e, z_i = g_i(z_{i+1}) + s_i ∘ e_i.
+
+    e ← e − (I + Jᵀ J + δ I)⁻¹ ∂E/∂e, J the Jacobian of the observed nodes' whitened residuals. The
+    damping δ grows until a step lowers E, so E never rises. Gaussian hidden nodes; Gaussian, Bernoulli
+    or categorical observed ones; a Point or Laplace belief.
+
+    **Arguments:** `tries`: how often one step may raise the damping tenfold.
+
+    **Example:** `vfe.perceive(model, {"x": x}, solver=vfe.ErrorCoordinates())`.
+
+    **Source:** THEORY, section 4 (error coordinates).
+    """
+
+    tries: int = eqx.field(static=True, default=12)
+
+    @property
+    def monotone(self) -> bool:
+        return True
+
+    def check(self, objective: Objective, belief: Any) -> None:
+        if not isinstance(belief, Point):
+            raise ValueError(
+                f"ErrorCoordinates finds modes: got a {type(belief).__name__}; use belief=vfe.Laplace "
+                "or vfe.Point, or solver=vfe.Descent()."
+            )
+        reason = hidden_gaussians(objective.conditioned)
+        if reason is not None:
+            raise ValueError(f"ErrorCoordinates: {reason}; use solver=vfe.Descent().")
+        eqx.filter_eval_shape(objective.conditioned.residuals, belief.location)
+
+    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+        return jnp.zeros((), vector.dtype)
+
+    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
+        c = objective.conditioned
+        flat = Layout.of([(s.name, s.coordinates, s.support, s.repeated) for s in c.layout.slots])
+
+        def place(e: Array) -> Array:
+            return c.push(flat.unpack(e))
+
+        errors = c.errors(progress.vector)
+        e = jnp.concatenate([errors[s.name].reshape(-1) for s in c.layout.slots])
+        gradient = jax.vjp(place, e)[1](progress.gradient)[0]
+        # With a scale that depends on parents the gradient above still counts ln s: it is that of E.
+        jacobian = jax.jacfwd(lambda e: c.residuals(place(e)))(e)
+        rows, size = jacobian.shape
+        if rows < size:
+            small, spread = jacobian @ jacobian.T, jacobian
+        else:
+            small, spread = jacobian.T @ jacobian, None
+
+        def propose(damping: Array) -> Array:
+            ridge = 1.0 + damping
+            matrix = small + ridge * jnp.eye(small.shape[0])
+            if spread is None:
+                move = jax.scipy.linalg.solve(matrix, gradient, assume_a="pos")
+            else:
+                inner = jax.scipy.linalg.solve(matrix, spread @ gradient, assume_a="pos")
+                move = (gradient - spread.T @ inner) / ridge
+            return place(e - move)
+
+        evaluate = jax.value_and_grad(objective.value)
+
+        def going(carry: Any) -> Array:
+            _, _, tries, accepted = carry
+            return ~accepted & (tries < self.tries)
+
+        def body(carry: Any) -> Any:
+            _, damping, tries, _ = carry
+            vector = propose(damping)
+            accepted = descends(progress, vector, *evaluate(vector))
+            raised = jnp.maximum(10.0 * damping, 0.1)
+            return vector, jnp.where(accepted, damping, raised), tries + 1, accepted
+
+        vector, damping, _, accepted = jax.lax.while_loop(
+            going,
+            body,
+            (progress.vector, progress.memory, jnp.zeros((), int), jnp.zeros((), bool)),
+        )
+        vector = jnp.where(accepted, vector, progress.vector)
+        damping = jnp.where(damping < 1e-3, 0.0, 0.1 * damping)
+        # Nothing moved at all: rounding is reached.
+        still = jnp.all(vector == progress.vector)
+        return vector, damping, ~accepted | still

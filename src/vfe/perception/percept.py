@@ -1,0 +1,170 @@
+"""What perception returns: a belief, its free energy, and how it was reached."""
+
+from collections import Counter
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from vfe.conditioning import Conditioned
+from vfe.free_energy import FreeEnergy, leading_axes
+from vfe.perception.status import Status
+
+
+class Percept(eqx.Module):
+    """What was perceived; every array has the leading axes of the data.
+
+    `belief`: q(z); `free_energy`: F in nats; `status`: a `vfe.Status` code per observation; `steps`;
+    `trace`: what the solver minimised (nats), at every `stride`-th step; `gradient`: the largest
+    element left of its gradient.
+    """
+
+    belief: Any
+    free_energy: FreeEnergy
+    status: Int[Array, "*batch"]
+    steps: Int[Array, "*batch"]
+    trace: Float[Array, "*batch points"]
+    gradient: Float[Array, "*batch"]
+    conditioned: Conditioned
+    batch: tuple[int, ...] = eqx.field(static=True)
+    stride: int = eqx.field(static=True)
+
+    @property
+    def converged(self) -> Array:
+        """Whether the gradient came within the tolerance (or the answer is exact, or sampled)."""
+        return self.status <= Status.sampled.value
+
+    def report(self) -> str:
+        """How many observations ended in which way, in words."""
+        counts = Counter(int(s) for s in np.ravel(self.status))
+        return "\n".join(
+            f"{count} of {int(np.size(self.status))}: {Status(code).sentence}"
+            for code, count in sorted(counts.items())
+        )
+
+    def _inputs(self) -> dict[str, Array]:
+        """What was observed, with the leading axes of the data; missing elements are zero."""
+        c = self.conditioned
+        return {
+            **{n: a.reshape(*self.batch, *a.shape[1:]) for n, a in c.observed.items()},
+            **c.common,
+        }
+
+    def _held(self, key: PRNGKeyArray) -> dict[str, Array]:
+        """One draw from the belief, inputs, and observed elements of partly hidden nodes."""
+        c = self.conditioned
+        drawn = self.belief.sample(key)
+        if not leading_axes(self.belief) and self.batch and c.repeats is None:
+            drawn = {n: jnp.broadcast_to(v, (*self.batch, *v.shape)) for n, v in drawn.items()}
+        if c.repeats is not None:
+            drawn = {
+                n: v if c.model.describe(n).shared else v.reshape(*self.batch, *v.shape[1:])
+                for n, v in drawn.items()
+            }
+        inputs = self._inputs()
+        for n in c.partial:
+            mask = c.masks[n].reshape(inputs[n].shape)
+            drawn[n] = jnp.where(mask, inputs[n], drawn[n])
+        return {**inputs, **drawn}
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> dict[str, Array]:
+        """Draws of every hidden node from the posterior, (*shape, *leading axes, *event).
+
+        Nodes without observed descendants follow the model's own conditional.
+
+        **Example:** `percept.sample(jax.random.key(0), (100,))["z"]`.
+        """
+        names = (*self.conditioned.hidden, *self.conditioned.pruned)
+
+        def one(key: PRNGKeyArray) -> dict[str, Array]:
+            first, second = jax.random.split(key)
+            held = self._held(first)
+            found = self.conditioned.model.sample(second, given=held)
+            return {n: found[n] for n in names}
+
+        return _repeat(one, key, shape)
+
+    def _leaves(self) -> tuple[str, ...]:
+        c = self.conditioned
+        return tuple(
+            i.name
+            for i in c.model.info
+            if not i.given
+            and i.name not in c.hidden
+            and i.name not in c.pruned
+            and not set(c.model.children(i.name)) - set(c.pruned)
+        )
+
+    def predict(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> dict[str, Array]:
+        """Draws of what would be observed next: x ~ p(x | z), z ~ q (the posterior predictive).
+
+        **Returns:** observed nodes without children, (*shape, *leading axes, *event).
+        """
+        leaves = self._leaves()
+
+        def one(key: PRNGKeyArray) -> dict[str, Array]:
+            first, second = jax.random.split(key)
+            held = {n: v for n, v in self._held(first).items() if n not in leaves}
+            found = self.conditioned.model.sample(second, given=held)
+            return {n: found[n] for n in leaves}
+
+        return _repeat(one, key, shape)
+
+    def prediction(
+        self, node: str, *, samples: int = 64, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "..."]:
+        """⟨mean of p(node | parents)⟩_q by averaging over draws of the belief: what fills a gap.
+
+        **Example:** `jnp.where(jnp.isnan(x), percept.prediction("x"), x)`.
+        """
+        c = self.conditioned
+        c.model.require(node)
+        if node not in self._leaves():
+            raise ValueError(f"prediction: {node!r} is not an observed node without children.")
+        key = jax.random.key(0) if key is None else key
+
+        def one(key: PRNGKeyArray) -> Array:
+            held = self._held(key)
+            shared = {n: v for n, v in held.items() if _is_shared(c, n)}
+            local = {n: v for n, v in held.items() if n not in shared}
+
+            def mean(local: dict[str, Array]) -> Array:
+                return c.model.density(node, {**shared, **local}).mean
+
+            for _ in self.batch:
+                mean = jax.vmap(mean)
+            return mean(local)
+
+        return eqx.filter_jit(lambda keys: jax.lax.map(one, keys).mean(0))(jax.random.split(key, samples))
+
+    def plot(self, **options: Any) -> Any:
+        """Draw F by level, the trace and the gradient; returns matplotlib axes."""
+        from vfe.results.plots import plot_percept
+
+        return plot_percept(self, **options)
+
+    def to_xarray(self) -> Any:
+        """The belief's moments, F by level and how it was reached, as an xarray Dataset."""
+        from vfe.results.tables import percept_to_xarray
+
+        return percept_to_xarray(self)
+
+    def __repr__(self) -> str:
+        if isinstance(self.status, jax.core.Tracer):
+            return "Percept(traced)"
+        return f"Percept of {self.batch or 'one observation'}\n{self.report()}\n{self.free_energy}"
+
+
+def _is_shared(c: Conditioned, name: str) -> bool:
+    return name not in c.model.plates and c.model.describe(name).shared
+
+
+def _repeat(one: Any, key: PRNGKeyArray, shape: tuple[int, ...]) -> dict[str, Array]:
+    if not shape:
+        return eqx.filter_jit(one)(key)
+    count = int(np.prod(shape, dtype=int))
+    found = eqx.filter_jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(key, count))
+    return {n: v.reshape(*shape, *v.shape[1:]) for n, v in found.items()}

@@ -33,7 +33,15 @@ from vfe.conditioning import masked
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
 from vfe.hierarchy import hierarchy
-from vfe.maps import MLP, Affine, Fixed, Table, learnable
+from vfe.learning import (
+    Contrast,
+    ExpectationMaximisation,
+    Learned,
+    TotalDerivative,
+    attend,
+    learn,
+)
+from vfe.maps import MLP, Affine, Exp, Fixed, Table, learnable
 from vfe.model import Model
 from vfe.perception import (
     CoordinateAscent,
@@ -41,7 +49,9 @@ from vfe.perception import (
     DivergenceError,
     ErrorCoordinates,
     Exact,
+    GaussNewton,
     GradientFlow,
+    Hessian,
     Langevin,
     NaturalGradient,
     Percept,
@@ -50,10 +60,12 @@ from vfe.perception import (
 )
 
 __all__ = [
+    "Exp",
     "MLP",
     "Affine",
     "Amortised",
     "Categorical",
+    "Contrast",
     "CoordinateAscent",
     "Descent",
     "DiagonalGaussian",
@@ -64,14 +76,18 @@ __all__ = [
     "ErrorCoordinates",
     "Estimate",
     "Exact",
+    "ExpectationMaximisation",
     "Fixed",
     "FreeEnergy",
+    "GaussNewton",
     "GradientFlow",
+    "Hessian",
     "JointCategorical",
     "JointGaussian",
     "Kind",
     "Langevin",
     "Laplace",
+    "Learned",
     "MeanField",
     "Model",
     "MonteCarlo",
@@ -83,6 +99,8 @@ __all__ = [
     "Status",
     "Table",
     "Taylor",
+    "TotalDerivative",
+    "attend",
     "bernoulli",
     "categorical",
     "conditional",
@@ -93,6 +111,7 @@ __all__ = [
     "gaussian",
     "given",
     "hierarchy",
+    "learn",
     "learnable",
     "masked",
     "perceive",

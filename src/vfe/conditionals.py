@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 from equinox import AbstractVar
 from jaxtyping import Array
 
-from vfe.maps import Affine, Constant, Fixed, Learnable, Table, as_map, released
+from vfe.maps import Affine, Constant, Exp, Fixed, Learnable, Table, as_map, released
 from vfe.noise import AbstractNoise, DependentNoise, FullNoise, IndependentNoise, make_noise
 
 
@@ -324,7 +324,7 @@ def only_discrete_parents_matter(node: AbstractConditional) -> bool:
     """Whether every parameter of a Gaussian is declared a `Table` or a constant."""
     if not isinstance(node, Gaussian):
         return False
-    noise_ok = node.has_constant_noise or (
-        isinstance(node.noise, DependentNoise) and isinstance(node.noise.scale, Table)
-    )
+    scale = node.noise.scale if isinstance(node.noise, DependentNoise) else None
+    scale = scale.inner if isinstance(scale, Exp) else scale
+    noise_ok = node.has_constant_noise or isinstance(scale, Table)
     return isinstance(node.mean, Table | Constant) and noise_ok

@@ -215,6 +215,20 @@ class Table(eqx.Module):
         return released(self.values)[tuple(parents)]
 
 
+class Exp(eqx.Module):
+    """exp of another map: a positive scale that is learned without constraints.
+
+    **Arguments:** `inner`: a map of the same parents.
+
+    **Example:** `vfe.gaussian(vfe.Table(means), scale=vfe.Exp(vfe.Table(logs)), parents="label")`.
+    """
+
+    inner: Callable[..., Array]
+
+    def __call__(self, *parents: Array) -> Array:
+        return jnp.exp(self.inner(*parents))
+
+
 def as_map(value: Any, maker: str) -> Callable[..., Array]:
     """A number becomes a `Constant`; a callable stays what it is."""
     if callable(value):

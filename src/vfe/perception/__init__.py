@@ -6,7 +6,7 @@ from vfe.perception.error_coordinates import ErrorCoordinates
 from vfe.perception.exact_solver import Exact
 from vfe.perception.gradient_flow import GradientFlow
 from vfe.perception.langevin import Langevin
-from vfe.perception.natural_gradient import NaturalGradient
+from vfe.perception.natural_gradient import GaussNewton, Hessian, NaturalGradient
 from vfe.perception.perceive import perceive
 from vfe.perception.percept import Percept
 from vfe.perception.status import DivergenceError, Status
@@ -17,7 +17,9 @@ __all__ = [
     "DivergenceError",
     "ErrorCoordinates",
     "Exact",
+    "GaussNewton",
     "GradientFlow",
+    "Hessian",
     "Langevin",
     "NaturalGradient",
     "Percept",

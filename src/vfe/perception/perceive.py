@@ -20,14 +20,16 @@ from vfe.beliefs import (
     JointGaussian,
     Laplace,
     MeanField,
+    NodeGaussian,
     Particles,
     Point,
 )
 from vfe.conditioning import Conditioned, condition
 from vfe.declared import hidden_gaussians, why_not_quadratic
+from vfe.elimination import check_size
 from vfe.exact import require_exact, solve, why_not_exact
 from vfe.expectation import AbstractExpectation
-from vfe.free_energy import Kind, default_expectation, free_energy_of, leading_axes
+from vfe.free_energy import Kind, align, default_expectation, free_energy_of, leading_axes
 from vfe.model import Model
 from vfe.perception.coordinate_ascent import CoordinateAscent
 from vfe.perception.descent import Descent
@@ -161,8 +163,6 @@ def default_family(conditioned: Conditioned, solver: Any) -> Any:
         mean_field = isinstance(solver, CoordinateAscent | Descent) or not exact
         return Categorical if mean_field and discrete else JointCategorical
     if isinstance(solver, CoordinateAscent):
-        from vfe.beliefs import NodeGaussian
-
         return NodeGaussian if not discrete else MeanField
     joint = int(np.prod(list(discrete.values()), dtype=object))
     if discrete and (joint > MOST_STATES or conditioned.repeats is not None):
@@ -180,8 +180,6 @@ def default_family(conditioned: Conditioned, solver: Any) -> Any:
 
 
 def _fits(conditioned: Conditioned) -> bool:
-    from vfe.elimination import check_size
-
     names = [conditioned.family(i.name) for i in conditioned.model.info if not i.given]
     try:
         check_size(conditioned.discrete, [n for n in names if n])
@@ -198,8 +196,6 @@ def _family_of(belief: AbstractBelief) -> Any:
 
 
 def _prepare_start(belief: AbstractBelief, conditioned: Conditioned, batch: Any) -> Any:
-    from vfe.free_energy import align
-
     belief = align(belief, conditioned)
     lead = leading_axes(belief)
     if conditioned.repeats is not None:
@@ -281,9 +277,9 @@ def infer(
         outcome = _immediate(energy, settings, Status.sampled)
         return particles, outcome
     if start is None:
-        start = _start(conditioned, family, key)
+        start = start_belief(conditioned, family, key)
     target = Point(start.layout, start.location) if family is Laplace else start
-    held = jax.lax.stop_gradient(conditioned)
+    held = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, conditioned)
     objective, vector = pose(held, jax.lax.stop_gradient(target), expectation, key)
     chosen = solver if solver is not None else default_solver(conditioned, target)
     if not isinstance(chosen, AbstractSolver):
@@ -321,15 +317,24 @@ def default_solver(conditioned: Conditioned, belief: Any) -> AbstractSolver:
     return Descent()
 
 
-def _start(conditioned: Conditioned, family: Any, key: PRNGKeyArray) -> Any:
+def start_belief(conditioned: Conditioned, family: Any, key: PRNGKeyArray) -> Any:
+    """Where perception starts for one observation: the family's first guess."""
+    if isinstance(family, Enumerated):
+        states = conditioned.discrete[family.node]
+        inner = eqx.filter_vmap(
+            lambda k: start_belief(conditioned.clamp(family.node, k), family.family, key)
+        )(jnp.arange(states))
+        return EnumeratedBelief(family.node, jnp.full(states, -jnp.log(states)), inner)
     if family is MeanField:
-        from vfe.beliefs import NodeGaussian
-
         return MeanField(NodeGaussian.start(conditioned, key), Categorical.start(conditioned, key))
+    if family is JointCategorical:
+        return solve(conditioned)[0]
+    if isinstance(family, Amortised):
+        return family.start(conditioned, key)
     if isinstance(family, type) and issubclass(family, AbstractContinuous | Categorical):
         return family.start(conditioned, key)
     raise TypeError(
-        f"perceive: got {family!r} for a belief; wanted a class such as vfe.Laplace, vfe.Point, "
+        f"got {family!r} for a belief; wanted a class such as vfe.Laplace, vfe.Point, "
         "vfe.JointGaussian, vfe.Categorical, or vfe.Enumerated(...), vfe.Amortised(...)."
     )
 

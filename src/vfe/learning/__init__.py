@@ -1,0 +1,8 @@
+"""Learning and attention: minimise F over parameters and precisions."""
+
+from vfe.learning.attend import attend
+from vfe.learning.contrast import Contrast
+from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
+from vfe.learning.learn import Learned, learn
+
+__all__ = ["Contrast", "ExpectationMaximisation", "Learned", "TotalDerivative", "attend", "learn"]

@@ -1,0 +1,37 @@
+"""What learning records: F in its readings and by level, epoch by epoch."""
+
+from typing import Any
+
+import numpy as np
+
+from vfe.free_energy import FreeEnergy, Kind
+
+
+def record(free_energy: FreeEnergy, observations: int) -> dict[str, Any]:
+    """The numbers of one epoch, in nats per observation."""
+    one = free_energy if free_energy.shared else free_energy.mean()
+    scale = 1.0 / observations if free_energy.shared else 1.0
+    row: dict[str, Any] = {"total": float(one.total) * scale, "energy": float(one.energy) * scale}
+    row["accuracy"] = float(one.accuracy) * scale
+    if free_energy.kind is Kind.energy:
+        row["prior_energy"] = float(one.prior_energy) * scale
+    else:
+        row["entropy"] = float(one.entropy) * scale
+        row["complexity"] = float(one.complexity) * scale
+    row["by_level"] = {n: float(np.sum(v)) * scale for n, v in one.by_level.items()}
+    return row
+
+
+def stack(rows: list[dict[str, Any]], epochs: list[int]) -> dict[str, Any]:
+    """Rows as arrays over epochs; `by_level` as a dictionary of arrays."""
+    if not rows:
+        return {"step": np.asarray([], int), "by_level": {}}
+    found: dict[str, Any] = {"step": np.asarray(epochs)}
+    for name in rows[0]:
+        if name == "by_level":
+            found[name] = {
+                n: np.asarray([r["by_level"].get(n, np.nan) for r in rows]) for n in rows[0][name]
+            }
+        else:
+            found[name] = np.asarray([r[name] for r in rows])
+    return found

@@ -49,6 +49,7 @@ from vfe.perception import (
     DivergenceError,
     ErrorCoordinates,
     Exact,
+    FeedForward,
     GaussNewton,
     GradientFlow,
     Hessian,
@@ -60,7 +61,6 @@ from vfe.perception import (
 )
 
 __all__ = [
-    "Exp",
     "MLP",
     "Affine",
     "Amortised",
@@ -76,7 +76,9 @@ __all__ = [
     "ErrorCoordinates",
     "Estimate",
     "Exact",
+    "Exp",
     "ExpectationMaximisation",
+    "FeedForward",
     "Fixed",
     "FreeEnergy",
     "GaussNewton",

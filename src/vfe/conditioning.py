@@ -285,7 +285,7 @@ class Conditioned(eqx.Module):
 
         def one(observed: Any, masks: Any, hidden: Any, q: Any) -> Energies:
             infos = [i for i in self.model.info if not i.shared]
-            values = {**self._states(observed), **common, **hidden}
+            values = {**self.states(observed), **common, **hidden}
             originals = {n: observed[n] for n in self.partial}
             return self._nodes(infos, values, masks, reduce, {**common_q, **q}, originals, measure)
 
@@ -320,11 +320,11 @@ class Conditioned(eqx.Module):
         local = [i for i in self.model.info if not i.shared]
         common = self._push_nodes(shared, dict(self.common), errors, {})
         if self.repeats is None:
-            values = self._push_nodes(local, {**common, **self._states(self.observed)}, errors, self.masks)
+            values = self._push_nodes(local, {**common, **self.states(self.observed)}, errors, self.masks)
         else:
 
             def one(observed: Any, masks: Any, errors: Any) -> dict[str, Array]:
-                found = self._push_nodes(local, {**common, **self._states(observed)}, errors, masks)
+                found = self._push_nodes(local, {**common, **self.states(observed)}, errors, masks)
                 return {n: found[n] for n in layout.names if n not in common}
 
             inner = {n: e for n, e in errors.items() if n not in self.shared}
@@ -374,7 +374,7 @@ class Conditioned(eqx.Module):
             values[i.name] = value
         return coordinates
 
-    def _states(self, observed: Mapping[str, Array]) -> dict[str, Array]:
+    def states(self, observed: Mapping[str, Array]) -> dict[str, Array]:
         """Observed values, with clamped states in the place of their nodes."""
         values = {n: v for n, v in observed.items() if not n.endswith(": clamped")}
         return values | {n: observed[f"{n}: clamped"] for n in self.clamped}
@@ -451,18 +451,23 @@ class Conditioned(eqx.Module):
             return seen, whole - seen + filler
         return self.model.node_energy(i.name, values, masks.get(i.name)), zero
 
-    def over(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def over(self, function: Callable[..., Any], *arguments: Any, chunk: int | None = None) -> Any:
         """Map `function(one, *arguments)` over the leading axis of observations and of `arguments`.
 
-        Where latents are shared there is one problem, and the function is called once.
+        Where latents are shared there is one problem, and the function is called once. `chunk`: how
+        many observations at most are worked on at once (all by default), to bound memory.
         """
         if self.repeats is not None:
             return function(self, *arguments)
 
-        def one(observed: Any, masks: Any, *rest: Any) -> Any:
+        def one(observed: Any, masks: Any, rest: Any) -> Any:
             return function(dataclasses.replace(self, observed=observed, masks=masks), *rest)
 
-        return eqx.filter_vmap(one)(self.observed, self.masks, *arguments)
+        if chunk is None:
+            return eqx.filter_vmap(one)(self.observed, self.masks, arguments)
+        return jax.lax.map(
+            lambda each: one(*each), (self.observed, self.masks, arguments), batch_size=int(chunk)
+        )
 
 
 def located(density: Any, error: Array | None) -> Array:

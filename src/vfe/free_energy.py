@@ -399,12 +399,14 @@ def free_energy(
     *,
     expectation: AbstractExpectation | None = None,
     key: PRNGKeyArray | None = None,
+    chunk: int | None = None,
 ) -> FreeEnergy:
     """F[q] = ⟨−ln p(x, z)⟩_q − S[q] of a given belief, by node, in nats.
 
     **Arguments:** `belief`: any belief, with the leading axes of the data or with none (one density
     for every observation), or `vfe.Amortised`; `expectation`: `vfe.Taylor()` where E is declared
-    quadratic, else `vfe.MonteCarlo()`, by default; `key`: for Monte Carlo (a fixed one by default).
+    quadratic, else `vfe.MonteCarlo()`, by default; `key`: for Monte Carlo (a fixed one by default);
+    `chunk`: at most so many observations at once, to bound memory.
 
     **Returns:** a `FreeEnergy` with the leading axes of the data.
 
@@ -435,20 +437,27 @@ def free_energy(
         if lead:
             belief = jax.tree.map(lambda a: a.reshape(count, *a.shape[len(lead) :]), belief)
     chosen = default_expectation(conditioned, belief) if expectation is None else expectation
-    found = _evaluate(conditioned, belief, chosen, key, bool(lead))
+    found = _evaluate(conditioned, belief, chosen, key, bool(lead), chunk)
     return found if conditioned.repeats is not None else found.reshape(batch)
 
 
 @eqx.filter_jit
 def _evaluate(
-    conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: Any, mapped: bool
+    conditioned: Conditioned,
+    belief: Any,
+    expectation: AbstractExpectation,
+    key: Any,
+    mapped: bool,
+    chunk: int | None,
 ) -> FreeEnergy:
     if conditioned.repeats is not None:
         return free_energy_of(conditioned, belief, expectation, key)
     keys = jax.random.split(key, next(iter(conditioned.observed.values())).shape[0])
     if mapped:
-        return conditioned.over(lambda c, k, b: free_energy_of(c, b, expectation, k), keys, belief)
-    return conditioned.over(lambda c, k: free_energy_of(c, belief, expectation, k), keys)
+        return conditioned.over(
+            lambda c, k, b: free_energy_of(c, b, expectation, k), keys, belief, chunk=chunk
+        )
+    return conditioned.over(lambda c, k: free_energy_of(c, belief, expectation, k), keys, chunk=chunk)
 
 
 def leading_axes(belief: Any) -> tuple[int, ...]:

@@ -18,13 +18,15 @@ class Enumerated(eqx.Module):
     F = −ln Σ_l exp(−F_l).
 
     **Arguments:** `node`: a discrete node; `family`: a belief class or another such family. Not
-    `Point`, whose F_l would be energies.
+    `Point`, whose F_l would be energies. `restarts`: how often every state starts again from the
+    belief of the best one, keeping whichever F_l is lower (for models with several optima).
 
     **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.Enumerated("label", vfe.Laplace))`.
     """
 
     node: str = eqx.field(static=True)
     family: Any
+    restarts: int = eqx.field(static=True, default=0)
 
     def __check_init__(self) -> None:
         if self.family is Point:
@@ -39,7 +41,8 @@ class Amortised(eqx.Module):
 
     **Arguments:** `encoder`: a callable of the values of `inputs`, that returns a vector of
     `family.size(layout)` numbers (2 n for `DiagonalGaussian`); `family`: the belief class;
-    `inputs`: the observed nodes it sees. Missing elements are seen as zeros.
+    `inputs`: the nodes it sees, observed or enumerated (a label
+    under `Enumerated`). Missing elements are seen as zeros.
 
     **Example:** `vfe.Amortised(encoder, vfe.DiagonalGaussian, inputs=("x",))`.
     """
@@ -50,14 +53,15 @@ class Amortised(eqx.Module):
 
     def start(self, conditioned: Conditioned, key: PRNGKeyArray) -> AbstractContinuous:
         """The encoder's belief for one observation."""
+        values = conditioned.states(conditioned.observed)
         for n in self.inputs:
-            if n not in conditioned.observed:
+            if n not in values:
                 raise ValueError(
                     f"Amortised: the encoder wants node {n!r}, which is not observed; observed are "
                     f"{list(conditioned.observed)}."
                 )
         layout = conditioned.layout
-        vector = self.encoder(*[conditioned.observed[n] for n in self.inputs])
+        vector = self.encoder(*[values[n] for n in self.inputs])
         size = self.family.size(layout)
         if vector.shape != (size,):
             raise ValueError(

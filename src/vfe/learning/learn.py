@@ -248,7 +248,7 @@ def learn(
     return Learned(
         model,
         family,
-        None if store is None else store["belief"],
+        None if store is None else store.get("belief"),
         last,
         history,
         last.kind.value if last is not None else "",
@@ -306,7 +306,9 @@ def _store(
 ) -> dict[str, Any] | None:
     """Beliefs to start from, one per observation (and per label, under contrast)."""
     if isinstance(family, Amortised):
-        return None
+        if contrast is None:
+            return None
+        return {"last": jnp.zeros((_count(conditioned), conditioned.discrete[contrast.node]))}
     if contrast is None:
         if labels is None:
             belief = conditioned.over(lambda c: start_belief(c, family, key))
@@ -353,7 +355,7 @@ def _renewed(plan: Plan, c: Conditioned, key: PRNGKeyArray) -> Conditioned:
 
 def _visit(plan: Plan, c: Conditioned, family: Any, key: PRNGKeyArray, start: Any) -> tuple[Any, Array]:
     """The E step of one observation; where it fails the old belief stays."""
-    held = jax.lax.stop_gradient(c)
+    held = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, c)
     belief, _, outcome = perceive_one(held, family, plan.solver, plan.settings, key, start)
     good = outcome.status < Status.indefinite.value
     if start is not None:
@@ -398,7 +400,7 @@ def _step(
     if contrast is not None:
         truth = labels[index]
         chosen = jax.vmap(contrast.choose)(many(choose_key), truth, store["last"][index])
-        old = jax.tree.map(lambda a: a[index[:, None], chosen], store["belief"])
+        old = jax.tree.map(lambda a: a[index[:, None], chosen], store.get("belief"))
 
         def visit(c: Conditioned, k: Any, r: Any, labels: Array, start: Any) -> Any:
             c = _renewed(plan, c, r)
@@ -415,7 +417,8 @@ def _step(
 
     held = dataclasses.replace(batch, model=model)
     belief, good = None, jnp.ones(() if whole else (size,), bool)
-    if not isinstance(plan.family, Amortised) and not isinstance(plan.gradient, TotalDerivative):
+    amortised = isinstance(plan.family, Amortised)
+    if not amortised and not isinstance(plan.gradient, TotalDerivative):
         arguments = (extra["chosen"], old) if contrast is not None else (old,)
         belief, good = held.over(visit, many(perceive_key), many(renew_key), *arguments)
 
@@ -426,14 +429,18 @@ def _step(
 
             def one(c: Conditioned, k: Any, r: Any, labels: Array, beliefs: Any) -> FreeEnergy:
                 c = _renewed(plan, c, r)
-                return eqx.filter_vmap(lambda l, b: _measure(plan, c.clamp(contrast.node, l), b, k))(
-                    labels, beliefs
-                )
+
+                def held_at(label: Array, belief: Any) -> FreeEnergy:
+                    here = c.clamp(contrast.node, label)
+                    belief = family.start(here, k) if amortised else belief
+                    return _measure(plan, here, belief, k)
+
+                return eqx.filter_vmap(held_at)(labels, beliefs)
 
             found = live.over(one, many(key), many(renew_key), extra["chosen"], belief)
             totals = found.total
             true = jax.tree.map(lambda a: a[:, 0], found)
-            fine = jnp.all(good, -1)
+            fine = good if amortised else jnp.all(good, -1)
             terms = jax.vmap(contrast.term)(jnp.where(fine[:, None], totals, 0.0))
             value = _mean(true.total, fine) + jnp.where(on, contrast.weight, 0.0) * _mean(terms, fine)
             return value, (true, belief, fine, totals)
@@ -475,8 +482,11 @@ def _step(
     if store is not None:
         if contrast is not None:
             where = (index[:, None], extra["chosen"])
-            kept = jax.tree.map(lambda a, b: a.at[where].set(b), store["belief"], belief)
-            new["store"] = {"belief": kept, "last": store["last"].at[where].set(totals)}
+            new["store"] = {"last": store["last"].at[where].set(totals)}
+            if not amortised:
+                new["store"]["belief"] = jax.tree.map(
+                    lambda a, b: a.at[where].set(b), store["belief"], belief
+                )
         else:
             new["store"] = {
                 "belief": jax.lax.stop_gradient(belief)
@@ -512,7 +522,7 @@ def _watch(
     size = _count(live)
     many = (lambda k: k) if whole else (lambda k: jax.random.split(k, size))
     one_key, two_key = jax.random.split(key)
-    if labels is not None:
+    if labels is not None and not isinstance(plan.family, Amortised):
         node = plan.contrast.node
 
         def one(c: Conditioned, k: Any, m: Any, start: Any, label: Array) -> Any:
@@ -523,8 +533,12 @@ def _watch(
         belief, found = live.over(one, many(one_key), many(two_key), store["belief"], labels)
         return {"belief": belief}, found
     if isinstance(plan.family, Amortised):
-        found = live.over(lambda c, k: _measure(plan, c, family.start(c, k), k), many(two_key))
-        return None, found
+
+        def encoded(c: Conditioned, k: Any, label: Array | None) -> FreeEnergy:
+            c = c if label is None else c.clamp(plan.contrast.node, label)
+            return _measure(plan, c, family.start(c, k), k)
+
+        return None, live.over(encoded, many(two_key), labels)
 
     def follow(c: Conditioned, k: Any, m: Any, start: Any) -> Any:
         belief, _ = _visit(plan, c, family, k, start)

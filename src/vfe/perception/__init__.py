@@ -4,6 +4,7 @@ from vfe.perception.coordinate_ascent import CoordinateAscent
 from vfe.perception.descent import Descent
 from vfe.perception.error_coordinates import ErrorCoordinates
 from vfe.perception.exact_solver import Exact
+from vfe.perception.feed_forward import FeedForward
 from vfe.perception.gradient_flow import GradientFlow
 from vfe.perception.langevin import Langevin
 from vfe.perception.natural_gradient import GaussNewton, Hessian, NaturalGradient
@@ -17,6 +18,7 @@ __all__ = [
     "DivergenceError",
     "ErrorCoordinates",
     "Exact",
+    "FeedForward",
     "GaussNewton",
     "GradientFlow",
     "Hessian",

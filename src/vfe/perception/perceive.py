@@ -35,6 +35,7 @@ from vfe.perception.coordinate_ascent import CoordinateAscent
 from vfe.perception.descent import Descent
 from vfe.perception.error_coordinates import ErrorCoordinates
 from vfe.perception.exact_solver import Exact
+from vfe.perception.feed_forward import FeedForward
 from vfe.perception.implicit import attach
 from vfe.perception.langevin import Langevin, sample_posterior
 from vfe.perception.loop import AbstractSolver, Outcome, run, stride_of
@@ -68,6 +69,7 @@ def perceive(
     atol: float | None = None,
     key: PRNGKeyArray | None = None,
     throw: bool = True,
+    chunk: int | None = None,
 ) -> Percept:
     """Infer the hidden causes of what is observed: argmin over q of F[q].
 
@@ -85,7 +87,8 @@ def perceive(
     - `max_steps`, `rtol`, `atol`: stop where the gradient's largest element is at most atol + rtol
       times the largest it has been. By default 1e-4 and 1e-5 in float32, 1e-8 and 1e-9 in float64.
     - `key`: for random methods. `throw`: raise where an observation has no answer; otherwise see
-      `status`, and its numbers are NaN.
+      `status`, and its numbers are NaN. `chunk`: at most so many observations at once, to bound
+      memory.
 
     **Returns:** a `Percept`, with the leading axes of the data.
 
@@ -116,7 +119,7 @@ def perceive(
     family = default_family(conditioned, solver) if belief is None else belief
     count = int(np.prod(batch, dtype=int))
     keys = key if conditioned.repeats is not None else jax.random.split(key, count)
-    found, free_energy, outcome = _perceive(conditioned, family, solver, settings, keys, start)
+    found, free_energy, outcome = _perceive(conditioned, family, solver, settings, keys, start, chunk)
     if conditioned.repeats is None:
         shape = lambda a: a.reshape(*batch, *a.shape[1:])  # noqa: E731
         found, outcome = jax.tree.map(shape, (found, outcome))
@@ -212,11 +215,18 @@ def _prepare_start(belief: AbstractBelief, conditioned: Conditioned, batch: Any)
 
 @eqx.filter_jit
 def _perceive(
-    conditioned: Conditioned, family: Any, solver: Any, settings: Settings, keys: Any, start: Any
+    conditioned: Conditioned,
+    family: Any,
+    solver: Any,
+    settings: Settings,
+    keys: Any,
+    start: Any,
+    chunk: int | None,
 ) -> Any:
-    if start is None:
-        return conditioned.over(lambda c, k: perceive_one(c, family, solver, settings, k, None), keys)
-    return conditioned.over(lambda c, k, s: perceive_one(c, family, solver, settings, k, s), keys, start)
+    def one(c: Conditioned, key: Any, start: Any) -> Any:
+        return perceive_one(c, family, solver, settings, key, start)
+
+    return conditioned.over(one, keys, start, chunk=chunk)
 
 
 def perceive_one(
@@ -263,6 +273,11 @@ def infer(
     if isinstance(family, Amortised):
         start = family.start(conditioned, key) if start is None else start
         family = family.family
+        if isinstance(solver, FeedForward):
+            value = free_energy_of(conditioned, start, expectation, key).total
+            return start, _immediate(value, settings, Status.encoded)
+    if isinstance(solver, FeedForward):
+        raise ValueError("perceive: FeedForward wants a belief with an encoder; use vfe.Amortised(...).")
     if conditioned.layout.size and conditioned.discrete and family is not MeanField:
         raise ValueError(
             f"perceive: the hidden nodes {list(conditioned.discrete)} are discrete; use "
@@ -409,6 +424,20 @@ def _enumerate(
         beliefs, totals, outcomes = eqx.filter_vmap(lambda k: one(k, None))(states)
     else:
         beliefs, totals, outcomes = eqx.filter_vmap(one)(states, inner_start)
+    for _ in range(family.restarts):
+        best = jnp.argmin(jnp.where(jnp.isfinite(totals), totals, jnp.inf))
+        again = jax.tree.map(lambda a: jnp.broadcast_to(a[best], a.shape), beliefs)  # noqa: B023
+        found = eqx.filter_vmap(one)(states, again)
+        lower = found[1] < totals
+        beliefs, totals, outcomes = jax.tree.map(
+            lambda new, old: jnp.where(
+                lower.reshape(-1, *[1] * (new.ndim - 1)),
+                new,
+                old,  # noqa: B023
+            ),
+            found,
+            (beliefs, totals, outcomes),
+        )
     # A state that the data exclude has infinite F and no weight; only finite ones can fail.
     excluded = jnp.isposinf(totals)
     log_q = jax.nn.log_softmax(jnp.where(excluded, -jnp.inf, -totals))

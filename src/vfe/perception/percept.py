@@ -34,8 +34,8 @@ class Percept(eqx.Module):
 
     @property
     def converged(self) -> Array:
-        """Whether the gradient came within the tolerance (or the answer is exact, or sampled)."""
-        return self.status <= Status.sampled.value
+        """Whether the gradient came within the tolerance (or the answer is exact, sampled or encoded)."""
+        return self.status <= Status.encoded.value
 
     def report(self) -> str:
         """How many observations ended in which way, in words."""

@@ -8,10 +8,11 @@ class Status(enum.IntEnum):
 
     converged = 0
     sampled = 1
-    precision = 2
-    max_steps = 3
-    indefinite = 4
-    diverged = 5
+    encoded = 2
+    precision = 3
+    max_steps = 4
+    indefinite = 5
+    diverged = 6
 
     @property
     def sentence(self) -> str:
@@ -19,6 +20,7 @@ class Status(enum.IntEnum):
         return {
             Status.converged: "the gradient is within the tolerance asked for",
             Status.sampled: "the samples asked for were drawn",
+            Status.encoded: "the encoder's belief, as it is",
             Status.precision: (
                 "no step lowers the objective any more although the gradient is above the tolerance: "
                 "rounding is reached; ask for less (rtol=, atol=) or switch on float64"

@@ -6,6 +6,7 @@ reading needs a pytree of the same structure.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,4 +200,4 @@ def _restore(folder: Path, targets: dict[str, Any], paths: list[str]) -> dict[st
 
 def structure_text(tree: Any) -> str:
     """A pytree as indented text, arrays by shape and type: for a person to read."""
-    return eqx.tree_pformat(tree, width=100)
+    return re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree, width=100))

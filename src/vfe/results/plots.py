@@ -25,7 +25,7 @@ def plot_percept(percept: Percept, axes: Any = None) -> np.ndarray:
     **Example:** `vfe.perceive(model, {"x": x}).plot()[0].figure.savefig("percept.png")`.
     """
     with style():
-        axes = _axes(axes, (1, 3), (12.0, 3.8))
+        axes = _axes(axes, (1, 3), (10.5, 3.7))
         _levels(percept, axes[0])
         _trace(percept, axes[1])
         _endings(percept, axes[2])
@@ -75,7 +75,7 @@ def plot_learned(learned: Any, axes: Any = None) -> np.ndarray:
         )
     with style():
         shape = (1, 3) if point else (2, 2)
-        axes = _axes(axes, shape, (12.0, 3.8) if point else (10.0, 7.0))
+        axes = _axes(axes, shape, (10.5, 3.7) if point else (9.0, 6.6))
         for ax, (title, lines) in zip(axes, panels, strict=False):
             ax.set_title(title)
             _curves(ax, history, [(label, _reading(key, sign), c) for key, label, sign, c in lines])
@@ -127,8 +127,11 @@ def _levels(percept: Percept, ax: Any) -> None:
     error = float(np.sum(one.standard_error)) if one.error is not None else None
     word = "energy" if one.entropies is None else "F"
     over = f"mean of {count}" if mean else f"all {count} together" if f.shared and count > 1 else ""
-    detail = ", ".join(x for x in (one.kind.value.replace("_", " "), over) if x)
-    ax.set_title(f"{word} = {say(float(np.sum(one.total)), error)} nats\n({detail})")
+    kind = "" if word == "energy" else one.kind.value.replace("_", " ")
+    detail = ", ".join(x for x in (kind, over) if x)
+    ax.set_title(
+        f"{word} = {say(float(np.sum(one.total)), error)} nats" + (f"\n({detail})" if detail else "")
+    )
     _legend(ax, 3)
 
 
@@ -167,7 +170,8 @@ def _endings(percept: Percept, ax: Any) -> None:
     bars = ax.barh(range(len(codes)), values, 0.5, color=colours)
     ax.bar_label(bars, padding=3)
     ax.set_yticks(range(len(codes)), [Status(c).name.replace("_", " ") for c in codes])
-    ax.set_ylim(-0.75, max(len(codes) - 0.25, 1.75))
+    middle, half = (len(codes) - 1) / 2, max(len(codes) / 2 + 0.25, 1.25)
+    ax.set_ylim(middle - half, middle + half)
     ax.set_xlim(0, 1.15 * max(values, default=1))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(visible=False, axis="y")
@@ -185,20 +189,24 @@ def _level(name: str) -> Any:
 
 def _curves(ax: Any, history: Mapping[str, Any], lines: list[tuple[str, Any, str]]) -> None:
     validation = history.get("validation")
-    late = []
+    late, dashed = [], False
     for label, get, colour in lines:
-        for data, name, dashes in ((history, label, "-"), (validation, f"{label}, validation", "--")):
-            values = None if not data else get(data)
+        for data, name, dashes in ((history, label, "-"), (validation, None, "--")):
+            values = get(data) if data else None
             if not data or values is None or not len(values):
                 continue
-            few = len(values) <= 2
-            ax.plot(data["step"], values, dashes, color=colour, label=name, marker="o" if few else "")
+            marker = "o" if len(values) <= 2 else ""
+            ax.plot(data["step"], values, dashes, color=colour, label=name, marker=marker)
             late.append(np.asarray(values, float)[len(values) // 10 :])
+            dashed = dashed or name is None
     ax.set_xlabel("step")
     ax.set_ylabel("nats per observation")
     if late:
         _leave_out_the_start(ax, np.concatenate(late))
-        _legend(ax, 2 if validation else max(1, min(3, len(lines))))
+    if dashed:
+        ax.plot([], [], "--", color=PALE, label="validation")
+    if dashed or len(lines) > 1:
+        _legend(ax, min(4, len(lines) + dashed))
 
 
 def _leave_out_the_start(ax: Any, late: np.ndarray) -> None:

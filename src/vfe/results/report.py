@@ -113,7 +113,8 @@ def _figure(figure: Figure, number: int) -> str:
         raise ValueError(f"report: figure {number} is no PNG; make it with vfe.results.report.picture.")
     data = base64.b64encode(figure.png).decode("ascii")
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(figure.alt)}">'
+        f'<figure><div class="scroll" tabindex="0"><img src="data:image/png;base64,{data}" '
+        f'alt="{html.escape(figure.alt)}"></div>'
         f"<figcaption><b>Figure {number}.</b> {_line(figure.caption)}</figcaption></figure>"
     )
 
@@ -138,7 +139,7 @@ def _table(table: Table) -> str:
 
 
 def _numeric(cells: list[str]) -> bool:
-    """Whether a column is of numbers: it starts with a digit, perhaps signed, or says that none is there."""
+    """Whether every cell starts with a digit, perhaps signed, or is a dash or empty."""
     return all(re.match(r"\s*([-−+±<>≈~]?\s*[\d.∞]|[—–-]?\s*$)", cell) for cell in cells)
 
 
@@ -178,7 +179,7 @@ h2 { font-size: 1.35rem; line-height: 1.3; margin: 3rem 0 .6rem; padding-top: 1.
   border-top: 1px solid var(--line); }
 p { margin: 0 0 1rem; max-width: 70ch; text-wrap: pretty; }
 .summary { font-size: 1.12rem; }
-.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .7rem;
+.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(12.5rem, 1fr)); gap: .7rem;
   margin: 1.8rem 0 0; }
 .headline div { background: var(--card); border-radius: 10px; padding: .8rem 1rem; display: flex;
   flex-direction: column; justify-content: space-between; gap: .35rem; }
@@ -189,6 +190,7 @@ figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; back
   border: 1px solid var(--line); border-radius: 8px; padding: 8px; }
 figcaption, .small { color: var(--soft); font-size: .9rem; line-height: 1.5; margin-top: .6rem; }
 .scroll { overflow-x: auto; margin: 1.2rem 0 .6rem; }
+figure .scroll { margin: 0; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; line-height: 1.4;
   font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .5rem .9rem .5rem 0;
@@ -200,8 +202,10 @@ tbody th { font-weight: 500; }
 code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: var(--card);
   border-radius: 4px; padding: .1em .3em; }
 pre { background: var(--card); border-radius: 8px; padding: .9rem 1rem; overflow-x: auto; }
-pre code { background: none; padding: 0; }
+pre code { background: none; padding: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 a { color: var(--mark); }
-@media (max-width: 520px) { body { font-size: 16px; } main { padding-top: 1.8rem; } h1 { font-size: 1.7rem; } }
+@media (max-width: 520px) { figure img { max-width: none; width: 620px; }
+  body { font-size: 16px; } main { padding-top: 1.8rem; }
+  h1 { font-size: 1.7rem; } }
 @media print { main { max-width: none; } figure, tr { break-inside: avoid; } }
 """

@@ -1,10 +1,10 @@
 """A run as a folder: what was asked, what came out, the model, and a page to look at.
 
-    config.json    what was asked for, versions, data provenance, the model's structure, key numbers
-    result.nc      the numbers, as an xarray Dataset in NetCDF
-    model/         the arrays of the model
-    report.html    a page that opens offline
-    figures/*.png  the figures of that page, and others
+config.json    what was asked for, versions, data provenance, the model's structure, key numbers
+result.nc      the numbers, as an xarray Dataset in NetCDF
+model/         the arrays of the model
+report.html    a page that opens offline
+figures/*.png  the figures of that page, and others
 """
 
 import dataclasses

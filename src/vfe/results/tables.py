@@ -122,9 +122,7 @@ def by_level(f: FreeEnergy) -> dict[str, np.ndarray]:
     if not f.shared:
         return {n: np.asarray(v) for n, v in f.by_level.items()}
     weight = float(f.weight)
-    return {
-        n: np.asarray(v).sum() * (1.0 if n in f.shared else weight) for n, v in f.by_level.items()
-    }
+    return {n: np.asarray(v).sum() * (1.0 if n in f.shared else weight) for n, v in f.by_level.items()}
 
 
 def _history(history: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -209,37 +209,49 @@ def learn(
     failed = 0
     status = "all epochs done"
     bar = _bar(epochs, done, progress)
-    for epoch in range(done, epochs):
-        order = jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
-        on = contrast is not None and epoch >= contrast.delay * epochs
-        pieces, indices, failed = [], [], 0
-        for number, index in enumerate(_batches(np.asarray(order), batch_size)):
-            here = jax.random.fold_in(jax.random.fold_in(step_key, epoch), number)
-            state, free_energy, bad = _step(
-                plan, state, fixed, conditioned, labels, jnp.asarray(index), here, jnp.asarray(on)
-            )
-            # One step at a time: a queue of asynchronous steps gains nothing on a busy device, and an
-            # interrupt would have to wait for all of it.
-            failed += int(bad)
-            pieces.append(free_energy)
-            indices.append(index)
-        last = _gather(pieces, np.concatenate(indices), conditioned)
-        rows.append(record(last, count))
-        if watch is not None:
-            seen, val_labels = watch
-            held = jax.random.fold_in(jax.random.fold_in(step_key, epoch), 2**30)
-            state["validation"], val_energy = _watch(
-                plan, state["learned"], fixed, seen, val_labels, state["validation"], held
-            )
-            val_rows.append(record(val_energy, _count(seen)))
-        done = epoch + 1
-        bar.update(done, rows[-1]["total"])
-        if checkpoint is not None and (done % checkpoint_every == 0 or done == epochs):
-            _save(Path(checkpoint), done, state, rows, val_rows)
-        if callback is not None and callback(done, rows[-1], joined(state["learned"], fixed, family)[0]):
-            status = f"stopped by the callback after epoch {done}"
-            break
-    bar.close()
+    # What a checkpoint may hold: the state between two epochs, never one in the middle.
+    settled = (done, state, list(rows), list(val_rows))
+    try:
+        for epoch in range(done, epochs):
+            order = jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+            on = contrast is not None and epoch >= contrast.delay * epochs
+            pieces, indices, failed = [], [], 0
+            for number, index in enumerate(_batches(np.asarray(order), batch_size)):
+                here = jax.random.fold_in(jax.random.fold_in(step_key, epoch), number)
+                state, free_energy, bad = _step(
+                    plan, state, fixed, conditioned, labels, jnp.asarray(index), here, jnp.asarray(on)
+                )
+                # One step at a time: a queue of asynchronous steps gains nothing on a busy device, and an
+                # interrupt would have to wait for all of it.
+                failed += int(bad)
+                pieces.append(free_energy)
+                indices.append(index)
+            last = _gather(pieces, np.concatenate(indices), conditioned)
+            rows.append(record(last, count))
+            if watch is not None:
+                seen, val_labels = watch
+                held = jax.random.fold_in(jax.random.fold_in(step_key, epoch), 2**30)
+                watched, val_energy = _watch(
+                    plan, state["learned"], fixed, seen, val_labels, state["validation"], held
+                )
+                state = {**state, "validation": watched}
+                val_rows.append(record(val_energy, _count(seen)))
+            done = epoch + 1
+            bar.update(done, rows[-1]["total"])
+            settled = (done, state, list(rows), list(val_rows))
+            if checkpoint is not None and (done % checkpoint_every == 0 or done == epochs):
+                _save(Path(checkpoint), *settled)
+            if callback is not None and callback(
+                done, rows[-1], joined(state["learned"], fixed, family)[0]
+            ):
+                status = f"stopped by the callback after epoch {done}"
+                break
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            _save(Path(checkpoint), *settled)
+        raise
+    finally:
+        bar.close()
     history = stack(rows, list(range(1, len(rows) + 1)))
     if val_rows:
         history["validation"] = stack(val_rows, list(range(1, len(val_rows) + 1)))

@@ -1,5 +1,6 @@
 """perceive: minimise F over beliefs, for every observation, in one compiled call."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -426,18 +427,10 @@ def _enumerate(
         beliefs, totals, outcomes = eqx.filter_vmap(one)(states, inner_start)
     for _ in range(family.restarts):
         best = jnp.argmin(jnp.where(jnp.isfinite(totals), totals, jnp.inf))
-        again = jax.tree.map(lambda a: jnp.broadcast_to(a[best], a.shape), beliefs)  # noqa: B023
+        again = jax.tree.map(functools.partial(_spread_one, best), beliefs)
         found = eqx.filter_vmap(one)(states, again)
-        lower = found[1] < totals
-        beliefs, totals, outcomes = jax.tree.map(
-            lambda new, old: jnp.where(
-                lower.reshape(-1, *[1] * (new.ndim - 1)),
-                new,
-                old,  # noqa: B023
-            ),
-            found,
-            (beliefs, totals, outcomes),
-        )
+        keep = functools.partial(_pick, found[1] < totals)
+        beliefs, totals, outcomes = jax.tree.map(keep, found, (beliefs, totals, outcomes))
     # A state that the data exclude has infinite F and no weight; only finite ones can fail.
     excluded = jnp.isposinf(totals)
     log_q = jax.nn.log_softmax(jnp.where(excluded, -jnp.inf, -totals))
@@ -450,6 +443,14 @@ def _enumerate(
         jnp.max(jnp.where(excluded, 0.0, outcomes.scale)),
     )
     return EnumeratedBelief(node, log_q, beliefs), outcome
+
+
+def _spread_one(index: Array, array: Array) -> Array:
+    return jnp.broadcast_to(array[index], array.shape)
+
+
+def _pick(flags: Array, new: Array, old: Array) -> Array:
+    return jnp.where(flags.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def _immediate(value: Array, settings: Settings, status: Status = Status.converged) -> Outcome:

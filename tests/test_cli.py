@@ -62,7 +62,7 @@ def test_run_writes_a_whole_folder_and_show_prints_it(toy):
     assert (folder / "figures/learning.png").stat().st_size > 1000
     config = read_config(folder)
     assert config["settings"]["steps"] == 2
-    assert config["command"] == "vfe run toy --seed 3 --set steps=2 --out runs/a"
+    assert config["command"] == "vfe run toy --seed 3 --set steps=2"
     assert config["data"]["x_train"]["shape"] == [3]
     assert load(folder)["free_energy"].shape == (2,)
     assert [p.name for p in (toy / "runs").iterdir()] == ["a"], "no working folder may stay"

@@ -28,6 +28,7 @@ from vfe.results.numbers import duration
 from vfe.results.run_folder import provenance, read_config, save_run, versions
 
 RUNS = Path("runs")
+LONGEST = 1500  # characters of an error; compiled code can say very much
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
@@ -83,7 +84,7 @@ def run(
         typer.Option(help="An .npz file with x_train, y_train, x_test, y_test.", metavar="FILE.npz"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of all randomness [default: 0].", min=0, max=2**32 - 1)
+        int | None, typer.Option(help="Seed of all randomness (default: 0).", min=0, max=2**32 - 1)
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -91,7 +92,7 @@ def run(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to write [default: runs/NAME-date-time].", metavar="FOLDER"),
+        typer.Option(help="The folder to write (default: runs/NAME-date-time).", metavar="FOLDER"),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run (the newest, without --out).")
@@ -228,8 +229,10 @@ def failing(code: int, traceback: bool, advice: Callable[[], str] = lambda: "") 
     except Exception as error:
         if traceback:
             tracebacks.print_exc()
+        if "KeyboardInterrupt" in str(error):  # Ctrl-C inside a callback from compiled code
+            _stop(INTERRUPTED, "Interrupted.", advice())
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-        text = str(error).strip() or type(error).__name__
+        text = str(error).strip()[:LONGEST] or "no more is known"
         hint = "" if traceback or code == USAGE else " (--traceback shows where.)"
         _stop(code, f"Error: {kind}{text}{hint}", advice())
 
@@ -245,8 +248,8 @@ def _again(pending: Pending, request: Request, folder: Path) -> str:
     if os.path.lexists(folder):
         return f"The run folder {folder} is complete."
     if not pending.has_checkpoint:
-        return f"No checkpoint was reached yet. To start anew: {request.command()}"
-    return f"To go on from the last checkpoint: {request.command()} --resume"
+        return f"No checkpoint was reached yet. To start anew: {request.command(here=True)}"
+    return f"To go on from the last checkpoint: {request.command(here=True)} --resume"
 
 
 def _default_folder(job: Job, resume: bool) -> Path:

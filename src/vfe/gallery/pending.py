@@ -24,17 +24,17 @@ class Request:
     out: str
     hashes: dict[str, str]
 
-    def command(self) -> str:
-        """The line that asks for the same.
+    def command(self, here: bool = False) -> str:
+        """The line that asks for the same: in a folder of its own, or `here`, in the same.
 
         **Example:** `Request("digits", 0, (), "", "runs/a", {}).command()` is
-        `"vfe run digits --seed 0 --out runs/a"`.
+        `"vfe run digits --seed 0"`.
         """
         words = ["vfe", "run", self.name, "--seed", str(self.seed)]
         for change in self.settings:
             words += ["--set", change]
         words += ["--data", self.data] if self.data else []
-        return shlex.join([*words, "--out", self.out])
+        return shlex.join([*words, "--out", self.out] if here else words)
 
     def must_agree(self, before: "Request") -> None:
         """Refuse to go on with something else. **Raises:** `ValueError` that says what differs."""

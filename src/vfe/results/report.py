@@ -179,12 +179,11 @@ h2 { font-size: 1.35rem; line-height: 1.3; margin: 3rem 0 .6rem; padding-top: 1.
   border-top: 1px solid var(--line); }
 p { margin: 0 0 1rem; max-width: 70ch; text-wrap: pretty; }
 .summary { font-size: 1.12rem; }
-.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(12.5rem, 1fr)); gap: .7rem;
-  margin: 1.8rem 0 0; }
-.headline div { background: var(--card); border-radius: 10px; padding: .8rem 1rem; display: flex;
-  flex-direction: column; justify-content: space-between; gap: .35rem; }
+.headline { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.8rem 0 0; }
+.headline div { background: var(--card); border-radius: 10px; padding: .8rem .95rem;
+  display: flex; flex: 1 1 10.7rem; flex-direction: column; justify-content: space-between; gap: .35rem; }
 .headline dt { color: var(--soft); font-size: .85rem; line-height: 1.35; }
-.headline dd { margin: 0; font-size: 1.2rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.headline dd { margin: 0; font-size: 1rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 figure { margin: 1.6rem 0 2rem; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff;
   border: 1px solid var(--line); border-radius: 8px; padding: 8px; }

@@ -337,10 +337,18 @@ def test_the_course_of_learning_as_dataset_and_figure(point, validation):
     axes = plot_learned(learned(point=point, validation=validation))
     assert len(axes) == (3 if point else 4)
     for ax in axes:
-        assert ax.get_xlabel() == "step"
+        assert ax.get_xlabel() == "epoch"
         assert ax.get_ylabel() == "nats per observation"
     with pytest.raises(ValueError, match="wanted"):
         plot_learned(learned(point=point), axes=axes[:2])
+
+
+def test_a_course_without_a_single_epoch_is_empty_but_no_error():
+    none = types.SimpleNamespace(
+        history={"step": np.asarray([], int), "by_level": {}}, kind="", steps=0, status=""
+    )
+    assert learned_to_xarray(none)["step"].size == 0
+    plot_learned(none)
 
 
 def test_learning_goes_all_the_way_to_table_and_figure():

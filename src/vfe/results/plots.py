@@ -33,10 +33,10 @@ def plot_percept(percept: Percept, axes: Any = None) -> np.ndarray:
 
 
 def plot_learned(learned: Any, axes: Any = None) -> np.ndarray:
-    """F in its readings and by level, in nats per observation, by step of learning.
+    """F in its readings and by level, in nats per observation, by epoch.
 
     Solid lines are training data and dashed ones validation data. Values far above the rest (the
-    first steps, as a rule) leave the picture at the top.
+    first epochs, as a rule) leave the picture at the top.
 
     **Arguments:** `axes`: four matplotlib axes (three under Point beliefs, whose energy has no
     entropy and complexity); a new figure by default.
@@ -199,7 +199,7 @@ def _curves(ax: Any, history: Mapping[str, Any], lines: list[tuple[str, Any, str
             ax.plot(data["step"], values, dashes, color=colour, label=name, marker=marker)
             late.append(np.asarray(values, float)[len(values) // 10 :])
             dashed = dashed or name is None
-    ax.set_xlabel("step")
+    ax.set_xlabel("epoch")
     ax.set_ylabel("nats per observation")
     if late:
         _leave_out_the_start(ax, np.concatenate(late))
@@ -210,7 +210,7 @@ def _curves(ax: Any, history: Mapping[str, Any], lines: list[tuple[str, Any, str
 
 
 def _leave_out_the_start(ax: Any, late: np.ndarray) -> None:
-    """Fit the height to all but the first tenth of the steps, where those would flatten the rest."""
+    """Fit the height to all but the first tenth of the epochs, where those would flatten the rest."""
     late = late[np.isfinite(late)]
     if not late.size:
         return

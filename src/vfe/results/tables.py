@@ -45,7 +45,7 @@ def percept_to_xarray(percept: Percept) -> "xr.Dataset":
 
 
 def learned_to_xarray(learned: Any) -> "xr.Dataset":
-    """The course of learning, in nats per observation, by `step` (and `validation_step`).
+    """The course of learning, in nats per observation, by `step` (and `validation_step`), the epochs done.
 
     `free_energy` (F; an energy under Point beliefs), its readings, `free_energy_by_level`; the same
     with `validation_` in front for held-out data.
@@ -128,7 +128,7 @@ def by_level(f: FreeEnergy) -> dict[str, np.ndarray]:
 def _history(history: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     step = f"{prefix}step"
     units = {"units": "nats per observation"}
-    found: dict[str, Any] = {step: (step, np.asarray(history["step"]))}
+    found: dict[str, Any] = {step: (step, np.asarray(history["step"]), {"units": "epochs"})}
     for name in READINGS:
         if history.get(name) is not None:
             label = "free_energy" if name == "total" else name

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs import (
@@ -239,7 +240,7 @@ def _prior(conditioned: Conditioned) -> Base:
 def _around(belief: Any, conditioned: Conditioned) -> Base:
     """A Gaussian belief as a start."""
     gaussian = _gaussian(belief, "AnnealedImportanceSampling").aligned(conditioned.layout)
-    location, factor = gaussian.location, gaussian.factor()
+    location, factor = gaussian.location, jnp.asarray(gaussian.factor())
     constant = gaussian.log_diagonal().sum() + 0.5 * location.size * LOG_2PI
 
     def draw(key: PRNGKeyArray) -> Array:
@@ -539,7 +540,7 @@ def log_evidence(
     value, error = _estimate_all(method, conditioned, belief, key, count)
     if conditioned.repeats is None:
         value, error = value.reshape(batch), error.reshape(batch)
-    if not isinstance(error, jax.core.Tracer):
+    if not isinstance(error, Tracer):
         poor = int(np.sum(np.asarray(error) > UNRELIABLE))
         if poor:
             warnings.warn(

@@ -205,7 +205,7 @@ def _curves(ax: Any, history: Mapping[str, Any], lines: list[tuple[str, Any, str
         _leave_out_the_start(ax, np.concatenate(late))
     if dashed:
         ax.plot([], [], "--", color=PALE, label="validation")
-    if dashed or len(lines) > 1:
+    if late and (dashed or len(lines) > 1):
         _legend(ax, min(4, len(lines) + dashed))
 
 

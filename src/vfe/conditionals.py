@@ -328,3 +328,16 @@ def only_discrete_parents_matter(node: AbstractConditional) -> bool:
     scale = scale.inner if isinstance(scale, Exp) else scale
     noise_ok = node.has_constant_noise or isinstance(scale, Table)
     return isinstance(node.mean, Table | Constant) and noise_ok
+
+
+def table_axes(node: AbstractConditional) -> list[tuple[int, ...]]:
+    """How many states of each parent the declared tables of a node have room for."""
+    if isinstance(node, CategoricalTable):
+        return [released(node.logits).shape[1:]]
+    maps: list[Any] = []
+    if isinstance(node, Gaussian):
+        scale = node.noise.scale if isinstance(node.noise, DependentNoise) else None
+        maps = [node.mean, scale.inner if isinstance(scale, Exp) else scale]
+    if isinstance(node, Distributed) and isinstance(node.density, Parametrised):
+        maps = list(node.density.parameters.values())
+    return [released(f.values).shape[: f.axes] for f in maps if isinstance(f, Table)]

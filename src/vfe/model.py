@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vfe.conditionals import AbstractConditional, Given, Plate
+from vfe.conditionals import AbstractConditional, Given, Plate, table_axes
 from vfe.densities import energy, may_miss_elements
 from vfe.supports import REAL, Support, describe
 
@@ -350,7 +350,16 @@ def _inspect(name: str, node: AbstractConditional, known: Mapping[str, NodeInfo]
     for parent in node.parents:
         info = known[parent]
         shape = info.shape[1:] if info.plate is not None else info.shape
-        structs.append(jax.ShapeDtypeStruct(shape, int if info.discrete else float))
+        structs.append(jax.ShapeDtypeStruct(shape, jnp.result_type(int if info.discrete else float)))
+    states = [known[parent].states for parent in node.parents]
+    for sizes in table_axes(node):
+        if len(sizes) != len(states) or any(
+            s is not None and s != n for s, n in zip(states, sizes, strict=True)
+        ):
+            raise ValueError(
+                f"Model: node {name!r} has a table for parents with {list(sizes)} states; its parents "
+                f"{list(node.parents)} have {states} (an index outside a table would read a wrong entry)."
+            )
     seen: dict[str, Any] = {}
 
     def probe(node: AbstractConditional, *parents: Array) -> Array:

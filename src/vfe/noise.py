@@ -32,7 +32,11 @@ class IndependentNoise(AbstractNoise):
 
     def density(self, mean: Array, parents: tuple[Array, ...]) -> dist.Distribution:
         log_precision = released(self.log_precision)
-        if jnp.broadcast_shapes(log_precision.shape, mean.shape) != mean.shape:
+        try:
+            fits = jnp.broadcast_shapes(log_precision.shape, mean.shape) == mean.shape
+        except ValueError:
+            fits = False
+        if not fits:
             raise ValueError(
                 f"the scale has shape {log_precision.shape}, which does not broadcast to the mean's "
                 f"{mean.shape}"

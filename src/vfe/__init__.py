@@ -59,6 +59,7 @@ from vfe.perception import (
     Status,
     perceive,
 )
+from vfe.results import load
 
 __all__ = [
     "MLP",
@@ -115,6 +116,7 @@ __all__ = [
     "hierarchy",
     "learn",
     "learnable",
+    "load",
     "masked",
     "perceive",
     "plate",

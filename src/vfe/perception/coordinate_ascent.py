@@ -12,7 +12,7 @@ from vfe.beliefs import Categorical, DiagonalGaussian, Laplace, MeanField, NodeG
 from vfe.declared import why_not_quadratic
 from vfe.expectation import Taylor
 from vfe.free_energy import expected_energies
-from vfe.perception.loop import AbstractSolver, Progress, rounding
+from vfe.perception.loop import AbstractSolver, Progress, move
 from vfe.perception.objective import Objective
 
 
@@ -50,7 +50,7 @@ class CoordinateAscent(AbstractSolver):
     def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
         return jnp.zeros(())
 
-    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
+    def step(self, objective: Objective, progress: Progress) -> Progress:
         belief = objective.belief(progress.vector)
         if isinstance(belief, MeanField):
             discrete = _discrete(objective, belief.discrete, belief.continuous)
@@ -60,10 +60,8 @@ class CoordinateAscent(AbstractSolver):
         else:
             belief = _continuous(objective, belief, None)
         vector, _ = ravel_pytree(belief)
-        # Updates are exact, so a rise can only be rounding: then nothing is left to gain.
-        better = objective.value(vector) <= progress.value + rounding(progress.value)
         still = jnp.all(vector == progress.vector)
-        return jnp.where(better, vector, progress.vector), progress.memory, ~better | still
+        return move(objective, progress, vector, progress.memory, still)
 
 
 def _continuous(objective: Objective, belief: Any, discrete: Categorical | None) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from vfe.perception.loop import AbstractSolver, Progress, rounding
+from vfe.perception.loop import AbstractSolver, Progress, descends, move
 from vfe.perception.objective import Objective
 
 
@@ -41,7 +41,7 @@ class Descent(AbstractSolver):
     def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
         return self._optimiser().init(vector), jnp.zeros((), bool)
 
-    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
+    def step(self, objective: Objective, progress: Progress) -> Progress:
         optimiser = optax.with_extra_args_support(self._optimiser())
         inner, forgotten = progress.memory
         update, inner = optimiser.update(
@@ -54,13 +54,18 @@ class Descent(AbstractSolver):
         )
         vector = optax.apply_updates(progress.vector, update)
         if self.optimiser is not None:
-            return vector, (inner, forgotten), jnp.zeros((), bool)
+            return move(objective, progress, vector, (inner, forgotten))
+        new = move(objective, progress, vector, (inner, jnp.zeros((), bool)))
         # The line search gives up by rounding when the values it compares agree to the last digits;
         # what it then returns may be higher, and is not taken. The memory of past gradients may be
         # what is wrong: it is forgotten once, and the plain gradient tried, before the search ends.
-        worse = ~(objective.value(vector) <= progress.value + rounding(progress.value))
-        worse |= jnp.all(vector == progress.vector)
-        vector = jnp.where(worse, progress.vector, vector)
-        plain = optimiser.init(progress.vector)
-        inner = jax.tree.map(lambda m, p: jnp.where(worse, p, m), inner, plain)
-        return vector, (inner, worse), worse & forgotten
+        worse = ~descends(progress, new) | jnp.all(vector == progress.vector)
+        old = Progress(
+            progress.vector,
+            progress.value,
+            progress.gradient,
+            progress.stalled,
+            (optimiser.init(progress.vector), jnp.ones((), bool)),
+        )
+        new = jax.tree.map(lambda a, b: jnp.where(worse, b, a), new, old)
+        return Progress(new.vector, new.value, new.gradient, worse & forgotten, new.memory)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from vfe.beliefs import Point
 from vfe.conditioning import Layout
 from vfe.declared import hidden_gaussians
-from vfe.perception.loop import AbstractSolver, Progress, descends
+from vfe.perception.loop import AbstractSolver, Progress, attempt
 from vfe.perception.objective import Objective
 
 
@@ -21,7 +21,7 @@ class ErrorCoordinates(AbstractSolver):
     damping δ grows until a step lowers E, so E never rises. Gaussian hidden nodes; Gaussian, Bernoulli
     or categorical observed ones; a Point or Laplace belief.
 
-    **Arguments:** `tries`: how often one step may raise the damping tenfold.
+    **Arguments:** `tries`: how many steps in a row may be refused, each raising δ tenfold.
 
     **Example:** `vfe.perceive(model, {"x": x}, solver=vfe.ErrorCoordinates())`.
 
@@ -46,9 +46,9 @@ class ErrorCoordinates(AbstractSolver):
         eqx.filter_eval_shape(objective.conditioned.residuals, belief.location)
 
     def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
-        return jnp.zeros((), vector.dtype)
+        return jnp.zeros((), vector.dtype), jnp.zeros((), int)
 
-    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
+    def step(self, objective: Objective, progress: Progress) -> Progress:
         c = objective.conditioned
         flat = Layout.of([(s.name, s.coordinates, s.support, s.repeated) for s in c.layout.slots])
 
@@ -66,36 +66,19 @@ class ErrorCoordinates(AbstractSolver):
         else:
             small, spread = jacobian.T @ jacobian, None
 
-        def propose(damping: Array) -> Array:
-            ridge = 1.0 + damping
-            matrix = small + ridge * jnp.eye(small.shape[0])
-            if spread is None:
-                move = jax.scipy.linalg.solve(matrix, gradient, assume_a="pos")
-            else:
-                inner = jax.scipy.linalg.solve(matrix, spread @ gradient, assume_a="pos")
-                move = (gradient - spread.T @ inner) / ridge
-            return place(e - move)
-
-        evaluate = jax.value_and_grad(objective.value)
-
-        def going(carry: Any) -> Array:
-            _, _, tries, accepted = carry
-            return ~accepted & (tries < self.tries)
-
-        def body(carry: Any) -> Any:
-            _, damping, tries, _ = carry
-            vector = propose(damping)
-            accepted = descends(progress, vector, *evaluate(vector))
-            raised = jnp.maximum(10.0 * damping, 0.1)
-            return vector, jnp.where(accepted, damping, raised), tries + 1, accepted
-
-        vector, damping, _, accepted = jax.lax.while_loop(
-            going,
-            body,
-            (progress.vector, progress.memory, jnp.zeros((), int), jnp.zeros((), bool)),
-        )
-        vector = jnp.where(accepted, vector, progress.vector)
-        damping = jnp.where(damping < 1e-3, 0.0, 0.1 * damping)
-        # Nothing moved at all: rounding is reached.
-        still = jnp.all(vector == progress.vector)
-        return vector, damping, ~accepted | still
+        damping, failures = progress.memory
+        ridge = 1.0 + damping
+        matrix = small + ridge * jnp.eye(small.shape[0])
+        if spread is None:
+            change = jax.scipy.linalg.solve(matrix, gradient, assume_a="pos")
+        else:
+            inner = jax.scipy.linalg.solve(matrix, spread @ gradient, assume_a="pos")
+            change = (gradient - spread.T @ inner) / ridge
+        vector = place(e - change)
+        new, accepted = attempt(objective, progress, vector)
+        eased = jnp.where(damping < 1e-3, 0.0, 0.1 * damping)
+        damping = jnp.where(accepted, eased, jnp.maximum(10.0 * damping, 0.1))
+        failures = jnp.where(accepted, 0, failures + 1)
+        # Rounding is reached where nothing moves at all, or no damping helps.
+        stalled = (failures >= self.tries) | jnp.all(vector == progress.vector)
+        return Progress(new.vector, new.value, new.gradient, stalled, (damping, failures))

@@ -3,10 +3,11 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vfe.perception.loop import AbstractSolver, Progress, rounding
+from vfe.perception.loop import AbstractSolver, Progress, descends, move
 from vfe.perception.objective import Objective
 
 
@@ -41,7 +42,7 @@ class GradientFlow(AbstractSolver):
     def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
         return jnp.asarray(self.interval, vector.dtype)
 
-    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
+    def step(self, objective: Objective, progress: Progress) -> Progress:
         import diffrax
 
         solver = diffrax.Kvaerno3() if self.solver is None else self.solver
@@ -57,12 +58,11 @@ class GradientFlow(AbstractSolver):
             max_steps=2048,
             throw=False,
         )
-        vector = solution.ys[-1]
-        fine = jnp.all(jnp.isfinite(vector))
-        value = objective.value(vector)
+        new = move(objective, progress, solution.ys[-1], 2 * length)
         # Integration errors near rest may raise F by rounding: such a step is not taken, and the
         # next interval is shorter.
-        better = fine & (value <= progress.value + rounding(progress.value))
-        vector = jnp.where(better, vector, progress.vector)
+        better = descends(progress, new)
+        old = Progress(progress.vector, progress.value, progress.gradient, progress.stalled, 0.25 * length)
+        new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
         tiny = length < 1e-3 * self.interval
-        return vector, jnp.where(better, 2 * length, 0.25 * length), ~better & tiny
+        return Progress(new.vector, new.value, new.gradient, ~better & tiny, new.memory)

@@ -25,6 +25,14 @@ class Progress(eqx.Module):
     memory: Any
 
 
+def move(
+    objective: Objective, progress: Progress, vector: Array, memory: Any, stalled: Array | None = None
+) -> Progress:
+    """Progress at new parameters, with the objective and its gradient evaluated there."""
+    value, gradient = jax.value_and_grad(objective.value)(vector)
+    return Progress(vector, value, gradient, progress.stalled if stalled is None else stalled, memory)
+
+
 class AbstractSolver(eqx.Module):
     """How a step is made. Settings only; frozen.
 
@@ -45,8 +53,8 @@ class AbstractSolver(eqx.Module):
         """The solver's memory before the first step."""
 
     @abc.abstractmethod
-    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
-        """New parameters, new memory, and whether nothing lowers the objective any more."""
+    def step(self, objective: Objective, progress: Progress) -> Progress:
+        """Where the solver is after one more step; see `move` and `Progress`."""
 
 
 class Outcome(eqx.Module):
@@ -101,21 +109,19 @@ def run(
     def body(carry: Any) -> Any:
         dynamic, steps, scale, trace = carry
         p = eqx.combine(dynamic, static)
-        vector, memory, stalled = solver.step(objective, p)
-        value, gradient = evaluate(vector)
+        new = solver.step(objective, p)
         if solver.monotone:
-            rises = ~descends(p, vector, value, gradient)
-            keep = lambda new, old: jnp.where(rises, old, new)  # noqa: E731
+            rises = ~descends(p, new)
+            keep = lambda after, before: jnp.where(rises, before, after)  # noqa: E731
             vector, value, gradient = jax.tree.map(
-                keep, (vector, value, gradient), (p.vector, p.value, p.gradient)
+                keep, (new.vector, new.value, new.gradient), (p.vector, p.value, p.gradient)
             )
-            stalled = stalled | rises
-        new = Progress(vector, value, gradient, stalled, memory)
+            new = Progress(vector, value, gradient, new.stalled | rises, new.memory)
         dynamic, _ = eqx.partition(new, eqx.is_array)
         steps = steps + 1
         index = jnp.arange(points)
-        trace = jnp.where(index >= -(-steps // stride), value, trace)
-        return dynamic, steps, jnp.maximum(scale, _largest(gradient)), trace
+        trace = jnp.where(index >= -(-steps // stride), new.value, trace)
+        return dynamic, steps, jnp.maximum(scale, _largest(new.gradient)), trace
 
     dynamic, steps, scale, trace = jax.lax.while_loop(
         going, body, (dynamic, jnp.zeros((), int), size, trace)
@@ -134,15 +140,28 @@ def run(
     return p.vector, Outcome(status, steps, trace, left, scale)
 
 
-def descends(progress: Progress, vector: Array, value: Array, gradient: Array) -> Array:
+def descends(before: Progress, after: Progress) -> Array:
     """Whether a step lowers the objective (or leaves it alone).
 
     Where two values agree up to rounding, the slopes at both ends tell: the change along a short step
     d is ½ (g₀ + g₁)ᵀ d, which has far more digits than the difference of the values.
     """
-    slack = rounding(progress.value)
-    change = 0.5 * jnp.sum((progress.gradient + gradient) * (vector - progress.vector))
-    return (value < progress.value - slack) | ((value <= progress.value + slack) & (change <= 0))
+    slack = rounding(before.value)
+    change = 0.5 * jnp.sum((before.gradient + after.gradient) * (after.vector - before.vector))
+    clearly = after.value < before.value - slack
+    return clearly | ((after.value <= before.value + slack) & (change <= 0))
+
+
+def attempt(objective: Objective, progress: Progress, vector: Array) -> tuple[Progress, Array]:
+    """Go to `vector` if the objective descends, and stay otherwise; and whether it went.
+
+    One proposal a step: under vmap a search inside the step would make every observation wait for the
+    one that searches longest.
+    """
+    trial = move(objective, progress, vector, progress.memory)
+    accepted = descends(progress, trial)
+    kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), trial, progress)
+    return kept, accepted
 
 
 def rounding(value: Array) -> Array:

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from vfe.beliefs import DiagonalGaussian, JointGaussian, Laplace, NodeGaussian
-from vfe.perception.loop import AbstractSolver, Progress, descends
+from vfe.perception.loop import AbstractSolver, Progress, attempt
 from vfe.perception.objective import Objective
 
 
@@ -31,7 +31,12 @@ class GaussNewton(eqx.Module):
 
     For Gaussian hidden nodes, and Gaussian, Bernoulli or categorical observed ones. The optimum is
     the same: only the way there, and the covariance's last approximation, differ.
+
+    **Arguments:** `samples`: how many draws the average takes where it is Monte Carlo (an even
+    number; by default as many as F takes): the curvature varies less than E, and costs more.
     """
+
+    samples: int | None = eqx.field(static=True, default=None)
 
     def average(self, objective: Objective, belief: Any) -> Float[Array, "n n"]:
         """The mean Gauss–Newton curvature of E under the belief."""
@@ -58,7 +63,8 @@ class NaturalGradient(AbstractSolver):
     with ρ = 1. A step that would raise F, or leave the precision indefinite, is halved.
 
     **Arguments:** `step_size`: ρ, in (0, 1]; `curvature`: `vfe.Hessian()` (default) or
-    `vfe.GaussNewton()`, which takes ⟨Jᵀ J⟩ for ⟨∂²E/∂z²⟩; `tries`: how often a step may be halved.
+    `vfe.GaussNewton()`, which takes ⟨Jᵀ J⟩ for ⟨∂²E/∂z²⟩; `tries`: how many steps in a row may be
+    refused, each halving ρ.
 
     **Example:** `vfe.perceive(model, data, belief=vfe.JointGaussian, solver=vfe.NaturalGradient())`.
 
@@ -83,16 +89,14 @@ class NaturalGradient(AbstractSolver):
             raise ValueError(f"NaturalGradient: step_size must be in (0, 1]; got {self.step_size}.")
 
     def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
-        return jnp.asarray(self.step_size, vector.dtype)
+        return jnp.asarray(self.step_size, vector.dtype), jnp.zeros((), int)
 
-    def step(self, objective: Objective, progress: Progress) -> tuple[Array, Any, Array]:
+    def step(self, objective: Objective, progress: Progress) -> Progress:
         belief = objective.belief(progress.vector)
         factor, layout = belief.factor(), belief.layout
 
-        def energy(location: Array) -> Array:
-            return objective.mean_energy(_moved(belief, location))
-
-        slope = jax.grad(energy)(belief.location)
+        # The entropy does not depend on the location, so this part of ∂F/∂λ is ⟨∂E/∂z⟩.
+        slope = objective.belief(progress.gradient).location
         curvature = self.curvature.average(objective, belief)
         block = np.zeros(layout.size, int)
         for number, s in enumerate(layout.slots):
@@ -107,31 +111,18 @@ class NaturalGradient(AbstractSolver):
         inverse = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
         old = inverse.T @ inverse
 
-        def propose(rho: Array) -> Array:
-            precision = (1 - rho) * old + rho * curvature
-            new = Laplace.from_precision(layout, belief.location, precision)
-            move = new.factor() @ (new.factor().T @ slope)
-            moved = type(belief).from_factor(layout, belief.location - rho * move, new.factor())
-            return ravel_pytree(moved)[0]
-
-        evaluate = jax.value_and_grad(objective.value)
-
-        def going(carry: Any) -> Array:
-            _, _, tries, accepted = carry
-            return ~accepted & (tries < self.tries)
-
-        def body(carry: Any) -> Any:
-            _, rho, tries, _ = carry
-            vector = propose(rho)
-            accepted = descends(progress, vector, *evaluate(vector))
-            return vector, jnp.where(accepted, rho, 0.5 * rho), tries + 1, accepted
-
-        vector, rho, _, accepted = jax.lax.while_loop(
-            going, body, (progress.vector, progress.memory, jnp.zeros((), int), jnp.zeros((), bool))
-        )
-        vector = jnp.where(accepted, vector, progress.vector)
-        still = jnp.all(vector == progress.vector)
-        return vector, jnp.minimum(2 * rho, self.step_size), ~accepted | still
+        rho, failures = progress.memory
+        precision = (1 - rho) * old + rho * curvature
+        new = Laplace.from_precision(layout, belief.location, precision)
+        factor = new.factor()
+        change = factor @ (factor.T @ slope)
+        moved = type(belief).from_factor(layout, belief.location - rho * change, factor)
+        vector, _ = ravel_pytree(moved)
+        kept, accepted = attempt(objective, progress, vector)
+        rho = jnp.where(accepted, jnp.minimum(2 * rho, self.step_size), 0.5 * rho)
+        failures = jnp.where(accepted, 0, failures + 1)
+        stalled = (failures >= self.tries) | jnp.all(vector == progress.vector)
+        return Progress(kept.vector, kept.value, kept.gradient, stalled, (rho, failures))
 
 
 def _moved(belief: Any, location: Array) -> Any:

@@ -311,7 +311,7 @@ def infer(
         _check_size(conditioned)
         for _ in range(ESCAPES):
             vector, again = run(objective, chosen, _escape(objective, vector), *limits)
-            outcome = _joined(outcome, again)
+            outcome = _joined(outcome, again, stride_of(settings.max_steps))
     outcome = jax.lax.stop_gradient(outcome)
     live = eqx.tree_at(lambda o: o.conditioned, objective, conditioned)
     belief = objective.belief(attach(jax.lax.stop_gradient(vector), live))
@@ -374,13 +374,16 @@ def _escape(objective: Any, vector: Array) -> Array:
     moves = jnp.asarray([1.0, -1.0, 0.1, -0.1, 0.01, -0.01], vector.dtype) * length
     trials = vector + moves[:, None] * directions[:, 0]
     energies = jax.vmap(objective.value)(trials)
-    best = jnp.argmin(jnp.where(jnp.isfinite(energies), energies, jnp.inf))
-    return jnp.where(saddle, trials[best], vector)
+    energies = jnp.where(jnp.isfinite(energies), energies, jnp.inf)
+    best = jnp.argmin(energies)
+    # A flat minimum has no curvature either: there, no trial is lower.
+    return jnp.where(saddle & (energies[best] < objective.value(vector)), trials[best], vector)
 
 
-def _joined(first: Outcome, then: Outcome) -> Outcome:
-    """Two stretches of one perception: steps add up, and the trace goes on where there were more."""
-    trace = jnp.where(then.steps > 0, jnp.minimum(first.trace, then.trace[-1]), first.trace)
+def _joined(first: Outcome, then: Outcome, stride: int) -> Outcome:
+    """Two stretches of one perception: steps add up, and the trace ends where the second ended."""
+    late = jnp.arange(first.trace.shape[-1]) > -(-first.steps // stride)
+    trace = jnp.where(late, then.trace[-1], first.trace)
     return Outcome(then.status, first.steps + then.steps, trace, then.gradient, then.scale)
 
 

@@ -57,7 +57,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> Images:
         raise ValueError(f"--data: the labels {unseen} are in y_test but not in y_train.")
     shape = x_train.shape[1:]
     if len(shape) == 1:
-        root = int(round(shape[0] ** 0.5))
+        root = round(shape[0] ** 0.5)
         shape = (root, root) if root * root == shape[0] else (1, shape[0])
     fractional = np.issubdtype(x_train.dtype, np.floating) and x_train.max() <= 1
     both = [np.round(a.reshape(len(a), -1) * (255 if fractional else 1)) for a in (x_train, x_test)]

@@ -10,12 +10,13 @@ import vfe
 from vfe.evidence import ImportanceSampling, log_evidence
 from vfe.gallery.digits.data import Images
 from vfe.gallery.digits.model import mean_images
-from vfe.gallery.digits.recognition import Recognised, predicted, recognise, true_free_energy
+from vfe.gallery.digits.recognition import Recognised, recognise
 from vfe.gallery.digits.settings import Settings
 from vfe.gallery.job import Progress
 from vfe.gallery.linear import filled_in, probabilistic_pca
 
-FOILS = 150
+FOILS = 75
+FILLED = 225
 LAPLACE = 60
 SHOWN = 8
 
@@ -62,7 +63,6 @@ class Laplaced:
 class Evaluation:
     """Everything the report tells; F in nats per image."""
 
-    free_energy: vfe.FreeEnergy
     recognised: Recognised
     truth: np.ndarray
     images: np.ndarray
@@ -92,26 +92,24 @@ def evaluate(
     progress.start("asking the model", 6)
     linear_model = probabilistic_pca(images.x_train, settings.z1 + settings.z2)
     linear = -np.asarray(vfe.exact.log_evidence(linear_model, {"x": x}))
-    seen = recognise(learned, x, settings, next(keys), restarts=0 if encoded else 1)
-    free_energy = true_free_energy(learned, seen, x, settings.samples, next(keys))
-    total = np.asarray(free_energy.total)
+    seen = recognise(learned, x, settings, next(keys))
+    total = seen.free_energy
     progress.step(1, F=float(total.mean()))
-    some = slice(0, FOILS if encoded else None)
+    some = slice(0, FILLED if encoded else None)
     evidence = log_evidence(
         learned.model,
         {"x": x[some]},
         method=ImportanceSampling(200),
-        belief=jax.tree.map(lambda a: a[some], seen.percept.belief),
+        belief=jax.tree.map(lambda a: jnp.asarray(a[some]), seen.belief),
         key=next(keys),
     )
     progress.step(1)
     refined = {}
     if encoded:
         better = recognise(learned, x[:FOILS], settings, next(keys), refine=True)
-        lower = true_free_energy(learned, better, x[:FOILS], settings.samples, next(keys))
         refined = {
             "encoder": Number.of(total[:FOILS]),
-            "refined": Number.of(np.asarray(lower.total), float(lower.mean().standard_error)),
+            "refined": Number.of(better.free_energy, _mean_error(better.monte_carlo)),
             "linear": Number.of(linear[:FOILS]),
         }
     laplace = _laplace(learned, x[:LAPLACE], total[:LAPLACE])
@@ -126,20 +124,17 @@ def evaluate(
     foil_images = _foils(x[:FOILS], images)
     foils = {}
     for name, foil in foil_images.items():
-        odd = recognise(learned, foil, settings, next(keys))
-        foils[name] = np.asarray(true_free_energy(learned, odd, foil, 32, next(keys)).total)
+        foils[name] = recognise(learned, foil, settings, next(keys)).free_energy
     progress.step(1)
     progress.done()
-    mean = free_energy.mean()
     return Evaluation(
-        free_energy=free_energy,
         recognised=seen,
         truth=truth,
         images=x,
-        total=Number.of(total, float(mean.standard_error)),
+        total=Number.of(total, _mean_error(seen.monte_carlo)),
         surprise=Number.of(
             -np.asarray(evidence.value),
-            float(np.sqrt(np.mean(np.square(evidence.standard_error)) / evidence.value.size)),
+            _mean_error(np.asarray(evidence.standard_error)),
         ),
         laplace=laplace,
         linear=Number.of(linear),
@@ -154,6 +149,11 @@ def evaluate(
         intact=total[:FOILS],
         auroc={n: _auroc(total[:FOILS], v) for n, v in foils.items()},
     )
+
+
+def _mean_error(errors: np.ndarray) -> float:
+    """The Monte Carlo error of a mean of independent estimates."""
+    return float(np.sqrt(np.mean(np.square(errors)) / errors.size))
 
 
 def _laplace(learned: vfe.Learned, x: np.ndarray, total: np.ndarray) -> Laplaced:
@@ -175,8 +175,7 @@ def _laplace(learned: vfe.Learned, x: np.ndarray, total: np.ndarray) -> Laplaced
 
 def _masks(x: np.ndarray, images: Images) -> dict[str, np.ndarray]:
     """Which pixels are hidden: the lower half; half of the pixels at random, anew for every image."""
-    if images.pixels > 256:
-        x = x[:FOILS]
+    x = x[: FILLED if images.pixels <= 256 else FOILS]
     lower = np.zeros(x.shape, bool)
     lower[:, images.pixels // 2 :] = True
     order = np.random.default_rng(1).random(x.shape).argsort(-1)
@@ -196,9 +195,8 @@ def _fill(
 ) -> Filled:
     x, truth = x[: len(hidden)], truth[: len(hidden)]
     seen = np.where(hidden, np.nan, x)
-    one, two = jax.random.split(key)
-    recognised = recognise(learned, seen, settings, one, refine=True)
-    ours = np.where(hidden, np.asarray(predicted(recognised, two)), x)
+    recognised = recognise(learned, seen, settings, key, refine=True, predict=True)
+    ours = np.where(hidden, recognised.prediction, x)
     linear = filled_in(linear_model, seen)
     mean = np.where(hidden, images.x_train.mean(0), x)
 

@@ -148,7 +148,7 @@ def _odd(images: Images, found: Evaluation) -> Any:
             pictures[2 * i].set_title(name, fontsize=9, loc="left")
         ax = bottom.subplots()
         groups = [("digits", found.intact), *found.foils.items()]
-        for i, (name, values) in enumerate(groups):
+        for i, (_, values) in enumerate(groups):
             finite = np.asarray(values)[np.isfinite(values)]
             jitter = np.random.default_rng(i).uniform(-0.28, 0.28, finite.size)
             ax.plot(finite, i + jitter, ".", ms=3, alpha=0.6, color=COLOURS[i % len(COLOURS)])

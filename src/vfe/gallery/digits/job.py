@@ -67,7 +67,7 @@ def _dataset(learned: Learned, images: Images, found: Evaluation) -> Any:
     import xarray as xr
 
     history = learned.to_xarray()
-    total = np.asarray(found.free_energy.total)
+    total = found.recognised.free_energy
     numbers = {
         "F": found.total,
         "surprise_estimate": found.surprise,

@@ -65,7 +65,7 @@ def compose(
                     "Curves of F, energy, entropy, complexity and accuracy against epochs, by level too.",
                 )
             ],
-            _levels(found.free_energy),
+            _levels(found.recognised.readings),
         ),
         Section(
             "Every nat accounted for",
@@ -192,7 +192,7 @@ def _cautions(settings: Settings, images: Images, found: Evaluation, seconds: di
 
 
 def _levels(free_energy: vfe.FreeEnergy) -> Table:
-    one = free_energy.mean()
+    one = free_energy
     rows = []
     for name, value in one.by_level.items():
         energy = float(one.observed.get(name, 0.0)) + float(one.hidden.get(name, 0.0))

@@ -57,7 +57,7 @@ class Settings:
     contrast: float = _about("weight of the label's term (0 switches it off)", 50.0)
     temperature: float = _about("margin in nats that still counts between labels", 10.0)
     rivals: int = _about("wrong labels compared at each visit", 2)
-    steps: int = _about("natural-gradient steps of perception per image and label", 20)
+    steps: int = _about("natural-gradient steps of perception per image and label", 12)
     samples: int = _about("Monte Carlo samples for the F that is reported", 128)
 
     def __post_init__(self) -> None:

@@ -4,16 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import enable_x64
 
 import vfe
 from vfe.compare import compare, reduce, reduce_model
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    with enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def linear(scale=1.0, covariance=None, mean=None):

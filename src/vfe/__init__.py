@@ -19,6 +19,8 @@ from vfe.beliefs import (
     Particles,
     Point,
 )
+from vfe.chain import Chain
+from vfe.compare import Comparison, compare, reduce, reduce_model
 from vfe.conditionals import (
     bernoulli,
     categorical,
@@ -30,6 +32,7 @@ from vfe.conditionals import (
     plate,
 )
 from vfe.conditioning import masked
+from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evidence
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
 from vfe.hierarchy import hierarchy
@@ -65,7 +68,10 @@ __all__ = [
     "MLP",
     "Affine",
     "Amortised",
+    "AnnealedImportanceSampling",
     "Categorical",
+    "Chain",
+    "Comparison",
     "Contrast",
     "CoordinateAscent",
     "Descent",
@@ -85,6 +91,7 @@ __all__ = [
     "GaussNewton",
     "GradientFlow",
     "Hessian",
+    "ImportanceSampling",
     "JointCategorical",
     "JointGaussian",
     "Kind",
@@ -106,6 +113,7 @@ __all__ = [
     "attend",
     "bernoulli",
     "categorical",
+    "compare",
     "conditional",
     "dirichlet",
     "exact",
@@ -117,7 +125,10 @@ __all__ = [
     "learn",
     "learnable",
     "load",
+    "log_evidence",
     "masked",
     "perceive",
     "plate",
+    "reduce",
+    "reduce_model",
 ]

@@ -89,8 +89,14 @@ def sample_posterior(
         return draws[solver.warm_up :], shares[solver.warm_up :].mean()
 
     draws, shares = jax.vmap(chain)(jax.random.split(key, solver.chains))
-    shape = jax.ShapeDtypeStruct((size,), draws.dtype)
-    r_hat, effective = jax.pure_callback(_diagnose, (shape, shape), draws, vmap_method="sequential")
+    # A callback runs in a thread of its own, where `with jax.enable_x64(True)` does not hold and arrays
+    # arrive and leave in single precision. Neither diagnostic depends on units, so nothing is lost.
+    standard = (draws - draws.mean((0, 1))) / draws.std((0, 1))
+    shape = jax.ShapeDtypeStruct((size,), jnp.float32)
+    found = jax.pure_callback(
+        _diagnose, (shape, shape), standard.astype(jnp.float32), vmap_method="sequential"
+    )
+    r_hat, effective = (d.astype(draws.dtype) for d in found)
     return Particles(conditioned.layout, draws, r_hat, effective), shares.mean()
 
 
@@ -99,6 +105,6 @@ def _diagnose(draws: Any) -> tuple[np.ndarray, np.ndarray]:
 
     draws = np.asarray(draws)
     return (
-        np.asarray(split_gelman_rubin(draws), draws.dtype),
-        np.asarray(effective_sample_size(draws), draws.dtype),
+        np.asarray(split_gelman_rubin(draws), np.float32),
+        np.asarray(effective_sample_size(draws), np.float32),
     )

@@ -156,7 +156,6 @@ def test_trace_never_rises(solver, belief):
     assert np.all(trace[:, -1] < trace[:, 0] - 1e-3)
 
 
-@pytest.mark.core
 def test_batch_jit_and_vmap_equal_a_loop():
     """One observation at a time, a batch, two batch axes, vmap and jit: the same belief and F."""
     model = curved()
@@ -238,7 +237,6 @@ def test_derivatives_under_a_gaussian_belief():
     assert_close(jax.grad(total)(jnp.asarray(WEIGHT)), jax.grad(surprise)(jnp.asarray(WEIGHT)), 1e-8)
 
 
-@pytest.mark.core
 def test_warm_start_from_a_belief():
     """Starting where one perception ended, the next has nothing left to do; new data move it."""
     model = curved()

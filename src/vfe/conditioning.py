@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from vfe.model import Model, NodeInfo
@@ -255,8 +256,10 @@ class Conditioned(eqx.Module):
             return table
 
         found = self._at(jnp.zeros(0), keep, {}, self._parts)
-        names = {n: self.family(n) for n in (*found.observed, *found.hidden)}
-        return {n: (names[n], found.observed.get(n, 0.0) + found.hidden.get(n, 0.0)) for n in names}
+        tables = dict(found.observed)
+        for n, hidden in found.hidden.items():
+            tables[n] = tables[n] + hidden if n in tables else hidden
+        return {n: (self.family(n), table) for n, table in tables.items()}
 
     def _at(
         self,
@@ -502,11 +505,13 @@ def whitened(density: Any, value: Array, mask: Array | None) -> Array:
         if mask is None:
             return standardised(density, value)
         both = mask[:, None] & mask[None, :]
-        block = jnp.where(both, density.covariance_matrix, jnp.eye(mask.shape[0]))
+        # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
+        covariance: Array = density.covariance_matrix  # pyright: ignore[reportAssignmentType]
+        block = jnp.where(both, covariance, jnp.eye(mask.shape[0]))
         residual = jnp.where(mask, value - density.loc, 0.0)
         return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(block), residual, lower=True)
     if isinstance(density, dist.Normal):
-        result = (value - density.loc) / density.scale
+        result = standardised(density, value)
     elif isinstance(density, dist.BernoulliLogits):
         p = jax.lax.stop_gradient(jax.nn.sigmoid(density.logits))
         result = jnp.sqrt(p * (1 - p)) * density.logits
@@ -632,7 +637,7 @@ def _can_be_hidden(info: NodeInfo, partial: bool) -> None:
 
 
 def _numbers(array: Array) -> np.ndarray | None:
-    return None if isinstance(array, jax.core.Tracer) else np.asarray(array)
+    return None if isinstance(array, Tracer) else np.asarray(array)
 
 
 def _index(name: str, raw: Any, size: int) -> Array:

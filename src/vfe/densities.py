@@ -21,15 +21,19 @@ def energy(
     while isinstance(base, dist.Independent):
         base = base.base_dist
     if isinstance(base, dist.MultivariateNormal):
-        covariance = base.covariance_matrix
+        # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
+        covariance: Array = base.covariance_matrix  # pyright: ignore[reportAssignmentType]
         size = covariance.shape[-1]
         both = mask[..., :, None] & mask[..., None, :]
         block = jnp.where(both, covariance, jnp.eye(size, dtype=covariance.dtype))
         present = dist.MultivariateNormal(base.loc, covariance_matrix=block)
         constant = 0.5 * jnp.log(2 * jnp.pi) * jnp.sum(~mask)
         return -jnp.sum(present.log_prob(jnp.where(mask, value, base.loc))) - constant
-    filled = jnp.where(_expand(mask, value, base), value, base.support.feasible_like(value))
-    log_prob = base.log_prob(filled)
+    support = base.support
+    if support is None:
+        raise ValueError(f"a {type(base).__name__} declares no support, so no element may be missing")
+    filled = jnp.where(_expand(mask, value, base), value, support.feasible_like(value))
+    log_prob = jnp.asarray(base.log_prob(filled))
     keep = mask if log_prob.ndim == mask.ndim else jnp.all(mask, axis=-1)
     return -jnp.sum(jnp.where(keep, log_prob, 0.0))
 

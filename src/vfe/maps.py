@@ -5,7 +5,7 @@ A map is any callable of the parents' values, in order. The classes here are the
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -232,7 +232,7 @@ class Exp(eqx.Module):
 def as_map(value: Any, maker: str) -> Callable[..., Array]:
     """A number becomes a `Constant`; a callable stays what it is."""
     if callable(value):
-        return value
+        return cast(Callable[..., Array], value)
     if (
         isinstance(value, Sequence)
         or hasattr(value, "__array__")

@@ -292,10 +292,10 @@ class Model(eqx.Module):
         parents = self.parent_values(name, values)
         info = self.describe(name)
         if info.plate is None:
-            return self.nodes[name](*parents).sample(key)
+            return jnp.asarray(self.nodes[name](*parents).sample(key))
 
         def member(key: PRNGKeyArray, *inner: Array) -> Array:
-            return self.nodes[name](*inner).sample(key)
+            return jnp.asarray(self.nodes[name](*inner).sample(key))
 
         return self.over_members(name, member)(jax.random.split(key, info.plate.size), *parents)
 
@@ -368,7 +368,7 @@ def _inspect(name: str, node: AbstractConditional, known: Mapping[str, NodeInfo]
             raise TypeError(f"it returned a {type(density).__name__}; wanted a numpyro distribution")
         seen["support"] = describe(density.support)
         seen["splits"] = may_miss_elements(density)
-        value = density.sample(jax.random.key(0))
+        value = jnp.asarray(density.sample(jax.random.key(0)))
         if density.is_discrete and density.has_enumerate_support and value.ndim == 0:
             seen["states"] = density.enumerate_support(expand=False).shape[0]
         density.log_prob(value)

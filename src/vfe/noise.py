@@ -2,13 +2,13 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from vfe.maps import Fixed, Learnable, released
@@ -87,7 +87,7 @@ class DependentNoise(AbstractNoise):
 
 
 def _concrete(array: Array) -> np.ndarray | None:
-    return None if isinstance(array, jax.core.Tracer) else np.asarray(array)
+    return None if isinstance(array, Tracer) else np.asarray(array)
 
 
 def _positive(array: Array, word: str) -> None:
@@ -152,7 +152,7 @@ def make_noise(scale: Any, covariance: Any, precision: Any) -> AbstractNoise:
         return _full(_cholesky(matrix, "covariance"), learn)
     if precision is not None:
         if callable(precision):
-            return DependentNoise(InverseRoot(precision))
+            return DependentNoise(InverseRoot(cast(Callable[..., Array], precision)))
         array, learn = _unmarked(precision)
         if array.ndim == 2:
             _cholesky(array, "precision")
@@ -160,7 +160,7 @@ def make_noise(scale: Any, covariance: Any, precision: Any) -> AbstractNoise:
         _positive(array, "precision")
         return IndependentNoise(_hold(jnp.log(array), learn))
     if callable(scale):
-        return DependentNoise(scale)
+        return DependentNoise(cast(Callable[..., Array], scale))
     array, learn = _unmarked(1.0 if scale is None else scale)
     _positive(array, "scale")
     return IndependentNoise(_hold(-2.0 * jnp.log(array), learn))

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
@@ -46,11 +46,11 @@ class Support:
 
     def decode(self, u: Array) -> Array:
         """The value that unconstrained coordinates stand for."""
-        return u if self.is_real else self.bijector()(u)
+        return u if self.is_real else jnp.asarray(self.bijector()(u))
 
     def encode(self, value: Array) -> Array:
         """The unconstrained coordinates of a value."""
-        return value if self.is_real else self.bijector().inv(value)
+        return value if self.is_real else jnp.asarray(self.bijector().inv(value))
 
     def log_jacobian(self, u: Array) -> Array:
         """ln |det d value / d u|, summed over the event."""
@@ -64,7 +64,7 @@ REAL = Support("real", "real")
 
 
 def _number(x: Any) -> float | None:
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, Tracer):
         return None
     array = np.asarray(x)
     return float(array.ravel()[0]) if array.size and (array == array.ravel()[0]).all() else None
@@ -87,9 +87,10 @@ def describe(constraint: Any) -> Support:
         return Support("interval", name, 0.0, 1.0)
     lower = _number(getattr(constraint, "lower_bound", None))
     upper = _number(getattr(constraint, "upper_bound", None))
-    bounded = lower is not None and upper is not None
-    if name in ("Interval", "_Interval", "OpenInterval", "Circular") and bounded:
-        return Support("interval", name, lower, upper)
+    if name in ("Interval", "_Interval", "OpenInterval", "Circular"):
+        if lower is not None and upper is not None:
+            return Support("interval", name, lower, upper)
+        return Support("other", name)
     if name in ("GreaterThan", "_GreaterThan", "GreaterThanEq") and lower is not None:
         return Support("positive", name, lower)
     return Support("other", name)

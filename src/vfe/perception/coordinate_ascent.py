@@ -116,7 +116,7 @@ def _discrete(objective: Objective, belief: Categorical, continuous: Any) -> Cat
             if like.ndim == 1:
                 return energies.total(c.weight, c.shared)
             local = {**energies.observed, **{f"{n} ": e for n, e in energies.hidden.items()}}
-            return sum(e for n, e in local.items() if n.strip() not in c.shared)
+            return sum((e for n, e in local.items() if n.strip() not in c.shared), jnp.zeros(()))
 
         costs = jax.vmap(cost, out_axes=-1)(jnp.arange(states))
         new = jax.nn.log_softmax(-costs, -1)

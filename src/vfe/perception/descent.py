@@ -52,7 +52,7 @@ class Descent(AbstractSolver):
             grad=progress.gradient,
             value_fn=objective.value,
         )
-        vector = optax.apply_updates(progress.vector, update)
+        vector = jnp.asarray(optax.apply_updates(progress.vector, update))
         if self.optimiser is not None:
             return move(objective, progress, vector, (inner, forgotten))
         new = move(objective, progress, vector, (inner, jnp.zeros((), bool)))

@@ -58,6 +58,7 @@ class GradientFlow(AbstractSolver):
             max_steps=2048,
             throw=False,
         )
+        assert solution.ys is not None  # diffrax saves the end unless told otherwise
         new = move(objective, progress, solution.ys[-1], 2 * length)
         # Integration errors near rest may raise F by rounding: such a step is not taken, and the
         # next interval is shorter.

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vfe.conditioning import Conditioned
@@ -153,7 +154,7 @@ class Percept(eqx.Module):
         return percept_to_xarray(self)
 
     def __repr__(self) -> str:
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             return "Percept(traced)"
         return f"Percept of {self.batch or 'one observation'}\n{self.report()}\n{self.free_energy}"
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from equinox import AbstractVar
+from jax.core import Tracer
 from jaxtyping import Array
 
 from vfe.maps import Affine, Constant, Exp, Fixed, Learnable, Table, as_map, released
@@ -87,7 +87,7 @@ class CategoricalTable(AbstractConditional):
     plate: Plate | None = eqx.field(static=True)
 
     def __call__(self, *parents: Array) -> dist.Distribution:
-        return dist.Categorical(logits=released(self.logits)[(slice(None), *parents)])
+        return dist.CategoricalLogits(logits=released(self.logits)[(slice(None), *parents)])
 
 
 class Distributed(AbstractConditional):
@@ -161,11 +161,11 @@ def gaussian(
     """
     parents = as_parents(parents)
     return Gaussian(
-        as_map(mean, "gaussian"),
-        make_noise(scale, covariance, precision),
-        parents,
-        shared or plate is not None,
-        plate,
+        mean=as_map(mean, "gaussian"),
+        noise=make_noise(scale, covariance, precision),
+        parents=parents,
+        shared=shared or plate is not None,
+        plate=plate,
     )
 
 
@@ -226,7 +226,7 @@ def categorical(
             f"{1 + len(parents)} axes, (states, *states of each parent)."
         )
     if probabilities is not None:
-        if not isinstance(array, jax.core.Tracer):
+        if not isinstance(array, Tracer):
             numbers = np.asarray(array, dtype=np.float64)
             if not np.isfinite(numbers).all() or (numbers < 0).any():
                 raise ValueError("categorical: the probabilities must be finite and not negative.")
@@ -237,7 +237,12 @@ def categorical(
                     f"{numbers.sum(0).max():.6g}."
                 )
         array = jnp.log(array)
-    return CategoricalTable(array if learn else Fixed(array), parents, shared or plate is not None, plate)
+    return CategoricalTable(
+        logits=array if learn else Fixed(array),
+        parents=parents,
+        shared=shared or plate is not None,
+        plate=plate,
+    )
 
 
 def dirichlet(
@@ -291,7 +296,9 @@ def conditional(
             f"conditional: got {type(density).__name__}; wanted a function of the parents' values "
             "that returns a numpyro distribution."
         )
-    return Distributed(density, as_parents(parents), shared or plate is not None, plate)
+    return Distributed(
+        density=density, parents=as_parents(parents), shared=shared or plate is not None, plate=plate
+    )
 
 
 def given(shape: int | tuple[int, ...] = (), *, integer: bool = False) -> Given:
@@ -299,7 +306,7 @@ def given(shape: int | tuple[int, ...] = (), *, integer: bool = False) -> Given:
 
     **Example:** `vfe.Model(u=vfe.given(3), y=vfe.gaussian(f, parents="u"))`.
     """
-    return Given((shape,) if isinstance(shape, int) else tuple(shape), integer)
+    return Given(shape=(shape,) if isinstance(shape, int) else tuple(shape), integer=integer)
 
 
 def _parametrised(
@@ -313,11 +320,16 @@ def _parametrised(
     maps = {name: as_map(value, maker) for name, value in parameters.items()}
     if maker in ("gamma", "dirichlet"):
         for name, f in maps.items():
-            if isinstance(f, Constant) and not isinstance(released(f.value), jax.core.Tracer):
+            if isinstance(f, Constant) and not isinstance(released(f.value), Tracer):
                 numbers = np.asarray(released(f.value))
                 if not (np.isfinite(numbers).all() and (numbers > 0).all()):
                     raise ValueError(f"{maker}: the {name} must be finite and positive.")
-    return Distributed(Parametrised(family, maps), as_parents(parents), shared or plate is not None, plate)
+    return Distributed(
+        density=Parametrised(family, maps),
+        parents=as_parents(parents),
+        shared=shared or plate is not None,
+        plate=plate,
+    )
 
 
 def only_discrete_parents_matter(node: AbstractConditional) -> bool:

@@ -8,13 +8,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from vfe.beliefs import (
     AbstractBelief,
+    AbstractContinuous,
     AbstractDiscrete,
     AbstractGaussian,
     Amortised,
+    Categorical,
     Enumerated,
     EnumeratedBelief,
     Laplace,
@@ -160,8 +163,11 @@ class FreeEnergy(eqx.Module):
         return Estimate(self.total + value, jnp.sqrt(self.standard_error**2 + other**2))
 
     def _with(self, function: Any, error: Array | None) -> "FreeEnergy":
-        terms = jax.tree.map(function, (self.observed, self.hidden, self.entropies))
-        return FreeEnergy(*terms, error, self.weight, self.kind, self.shared, self.order)
+        terms = (self.observed, self.hidden, self.entropies)
+        observed, hidden, entropies = jax.tree.map(function, terms)
+        return FreeEnergy(
+            observed, hidden, entropies, error, self.weight, self.kind, self.shared, self.order
+        )
 
     def _collapse(self, scale: Any, word: str) -> "FreeEnergy":
         if self.shared:
@@ -260,7 +266,7 @@ class FreeEnergy(eqx.Module):
 
     def __repr__(self) -> str:
         leaves = jax.tree.leaves((self.observed, self.hidden))
-        if any(isinstance(v, jax.core.Tracer | jax.ShapeDtypeStruct) for v in leaves):
+        if any(isinstance(v, Tracer | jax.ShapeDtypeStruct) for v in leaves):
             return f"FreeEnergy(kind={self.kind.value}, nodes={list(self.order)}, traced)"
         return self.table()
 
@@ -335,7 +341,7 @@ def expected_energies(
     if isinstance(belief, MeanField):
         probabilities, continuous = belief.discrete.probabilities(), belief.continuous
     elif isinstance(belief, AbstractDiscrete):
-        if hasattr(belief, "probabilities"):
+        if isinstance(belief, Categorical):
             probabilities = belief.probabilities()
         else:
             weigh = belief.weigh()
@@ -344,9 +350,12 @@ def expected_energies(
     def function(u: Array) -> Energies:
         return conditioned.energies(u, weigh, probabilities)
 
-    if isinstance(continuous, Point):
+    if not isinstance(continuous, AbstractContinuous):
+        raise TypeError(f"got a {type(continuous).__name__} for the belief; wanted one of vfe's beliefs.")
+    factor = continuous.factor()
+    if factor is None:
         return function(continuous.location), None
-    energies, draws = expectation.average(function, continuous.location, continuous.factor(), key)
+    energies, draws = expectation.average(function, continuous.location, factor, key)
     if draws is None:
         return energies, None
     totals = jax.vmap(lambda e: e.total(conditioned.weight, conditioned.shared))(draws)
@@ -469,9 +478,5 @@ def leading_axes(belief: Any) -> tuple[int, ...]:
     if isinstance(belief, Particles):
         return belief.coordinates.shape[:-3]
     if isinstance(belief, AbstractDiscrete):
-        name = belief.names[0]
-        if hasattr(belief, "logits"):
-            return belief.logits[name].shape[:-1]
-        scope = dict(belief.separators)[name]
-        return belief.conditionals[name].shape[: -len(scope) - 1]
+        return belief.leading_axes()
     return belief.location.shape[:-1]

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs.base import AbstractBelief
@@ -46,9 +47,17 @@ class AbstractContinuous(AbstractBelief):
     def factor(self) -> Float[Array, "*batch n n"] | None:
         """Lower triangular L with covariance L Lᵀ; None where there is no spread."""
 
+    @abc.abstractmethod
+    def aligned(self, layout: Layout) -> "AbstractContinuous":
+        """The same belief with its nodes in the order of `layout`."""
+
 
 class AbstractGaussian(AbstractContinuous):
     """q(u) = N(u; location, L Lᵀ) over unconstrained coordinates u."""
+
+    @abc.abstractmethod
+    def factor(self) -> Float[Array, "*batch n n"]:
+        """Lower triangular L with covariance L Lᵀ."""
 
     @abc.abstractmethod
     def log_diagonal(self) -> Float[Array, "*batch n"]:
@@ -98,7 +107,7 @@ class AbstractGaussian(AbstractContinuous):
             )
         factor = jnp.linalg.cholesky(matrix)
         belief = cls.from_factor(layout, location, factor)
-        if not isinstance(factor, jax.core.Tracer):
+        if not isinstance(factor, Tracer):
             if not np.isfinite(np.asarray(factor)).all():
                 raise ValueError("from_moments: the covariance is not positive definite.")
             kept = belief.factor()

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vfe.beliefs.base import AbstractBelief
@@ -48,6 +49,10 @@ class AbstractDiscrete(AbstractBelief):
     def weigh(self) -> Callable[[tuple[str, ...]], Array]:
         """A function from names to their joint probabilities (for one observation)."""
 
+    @abc.abstractmethod
+    def leading_axes(self) -> tuple[int, ...]:
+        """The leading axes: one belief per index."""
+
 
 class Categorical(AbstractDiscrete):
     """q(k) = Π_i softmax(logits_i): discrete nodes, independent of each other.
@@ -71,7 +76,7 @@ class Categorical(AbstractDiscrete):
         **Raises:** `ValueError` where they are negative or do not.
         """
         for n, p in probabilities.items():
-            if not isinstance(p, jax.core.Tracer):
+            if not isinstance(p, Tracer):
                 numbers = np.asarray(p)
                 if (numbers < 0).any() or not np.allclose(numbers.sum(-1), 1, atol=1e-5):
                     raise ValueError(f"Categorical: the probabilities of {n!r} must sum to one.")
@@ -81,9 +86,9 @@ class Categorical(AbstractDiscrete):
     def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "Categorical":
         """Nearly uniform: a little noise breaks the symmetry between states."""
         logits = {}
+        repeats = conditioned.repeats
         for i, (n, k) in enumerate(conditioned.discrete.items()):
-            repeated = conditioned.repeats is not None and not conditioned.model.describe(n).shared
-            shape = (conditioned.repeats, k) if repeated else (k,)
+            shape = (k,) if repeats is None or conditioned.model.describe(n).shared else (repeats, k)
             logits[n] = 0.1 * jax.random.normal(jax.random.fold_in(key, i), shape)
         return cls(logits)
 
@@ -98,6 +103,9 @@ class Categorical(AbstractDiscrete):
     def weigh(self) -> Callable[[tuple[str, ...]], Array]:
         found = self.probabilities()
         return lambda names: outer(found, names)
+
+    def leading_axes(self) -> tuple[int, ...]:
+        return self.logits[self.names[0]].shape[:-1]
 
     def entropies(self) -> dict[str, Array]:
         return {n: entropy_of(p) for n, p in self.probabilities().items()}
@@ -173,6 +181,10 @@ class JointCategorical(AbstractDiscrete):
             return marginalise(table, above, names)
 
         return joint
+
+    def leading_axes(self) -> tuple[int, ...]:
+        name, separator = self.separators[0]
+        return self.conditionals[name].shape[: -len(separator) - 1]
 
     def entropies(self) -> dict[str, Array]:
         """S_i = −⟨ln q(k_i | separator_i)⟩."""

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vfe
+from vfe.conditionals import Gaussian
 
 
 def probabilistic_pca(x: np.ndarray, dimensions: int) -> vfe.Model:
@@ -35,6 +36,9 @@ def probabilistic_pca(x: np.ndarray, dimensions: int) -> vfe.Model:
 def filled_in(model: vfe.Model, x: np.ndarray) -> np.ndarray:
     """The conditional mean of the missing (NaN) pixels given the others, exactly; (N, pixels)."""
     belief = vfe.exact.posterior(model, {"x": x})
-    affine = model["x"].mean
+    node = model["x"]
+    if not (isinstance(node, Gaussian) and isinstance(node.mean, vfe.Affine)):
+        raise TypeError("filled_in: node 'x' is not linear; wanted a model made by probabilistic_pca.")
+    affine = node.mean
     guess = np.asarray(belief["z"].mean @ affine.weight.T + affine.bias)
     return np.where(np.isnan(x), guess, x)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def embedded() -> Images:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
+    digits: Any = load_digits()
     grey, labels = digits.data, digits.target.astype(int)
     train, test = train_test_split(np.arange(len(labels)), test_size=450, random_state=0, stratify=labels)
     x = _dequantised(grey, 16)

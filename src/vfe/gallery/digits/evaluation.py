@@ -11,7 +11,7 @@ from vfe.evidence import ImportanceSampling, log_evidence
 from vfe.gallery.digits.data import Images
 from vfe.gallery.digits.model import mean_images
 from vfe.gallery.digits.recognition import Recognised, recognise
-from vfe.gallery.digits.settings import Settings
+from vfe.gallery.digits.settings import Chosen
 from vfe.gallery.job import Progress
 from vfe.gallery.linear import filled_in, probabilistic_pca
 
@@ -83,7 +83,7 @@ class Evaluation:
 
 
 def evaluate(
-    learned: vfe.Learned, images: Images, settings: Settings, progress: Progress, seed: int
+    learned: vfe.Learned, images: Images, settings: Chosen, progress: Progress, seed: int
 ) -> Evaluation:
     """Ask the model everything, on held-out images."""
     keys = iter(jax.random.split(jax.random.key(seed + 1), 32))
@@ -187,7 +187,7 @@ def _fill(
     images: Images,
     x: np.ndarray,
     truth: np.ndarray,
-    settings: Settings,
+    settings: Chosen,
     linear_model: vfe.Model,
     name: str,
     hidden: np.ndarray,
@@ -249,7 +249,6 @@ def _auroc(intact: np.ndarray, odd: np.ndarray) -> float:
 
     truth = np.r_[np.zeros(len(intact)), np.ones(len(odd))]
     # No finite F at all is as surprising as can be.
-    scores = np.nan_to_num(
-        np.r_[intact, odd], nan=np.finfo(np.float32).max, posinf=np.finfo(np.float32).max
-    )
+    most = float(np.finfo(np.float32).max)
+    scores = np.nan_to_num(np.r_[intact, odd], nan=most, posinf=most)
     return float(roc_auc_score(truth, scores))

@@ -67,7 +67,7 @@ def _imagination(images: Images, found: Evaluation) -> Any:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8.0, 5.6), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(3, SHOWN))
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(3, SHOWN))[0]
         left.suptitle("from the prior", fontsize=10)
         right.suptitle("with the label clamped", fontsize=10)
         free = left.subplots(SHOWN, 3, squeeze=False).ravel()
@@ -104,7 +104,7 @@ def _bounds(found: Evaluation) -> Any:
         ax.set_yticks(range(len(bars)), [name for name, _, _ in bars])
         ax.invert_yaxis()
         ax.margins(x=0.15)
-        ax.set_xlabel("nats per held-out image (lower is better; bars: standard error over images)")
+        ax.set_xlabel("nats per held-out image (lower is better; ± standard error)")
         ax.grid(False, axis="y")
         return figure
 
@@ -126,7 +126,8 @@ def _labels(images: Images, found: Evaluation) -> Any:
             ax.bar(range(classes), f - f.min(), color=colours)
             ax.set_xticks(range(classes) if classes <= 10 else range(0, classes, classes // 10))
             ax.set_ylim(0, np.percentile((f - f.min())[np.isfinite(f)], 90) * 1.1 + 1e-3)
-            ax.set_xlabel("label")
+            ax.plot(guess, 0, "v", color=BLUE, ms=7, clip_on=False, zorder=3)
+            ax.set_xlabel("label (▾ least F)")
             verdict = "right" if guess == truth else f"wrong, it is {truth}"
             axes[0, column].set_title(f"reads {guess}: {verdict}", fontsize=9)
         axes[1, 0].set_ylabel("F − least F (nats)")
@@ -139,7 +140,7 @@ def _odd(images: Images, found: Evaluation) -> Any:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8.0, 4.4), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1, 2.4))
+        top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 2.4))[:, 0]
         pictures = top.subplots(1, 2 * (len(names) + 1), squeeze=False)[0]
         shown = [("digits", found.images), *((n, found.foil_images[n]) for n in names)]
         for i, (name, some) in enumerate(shown):

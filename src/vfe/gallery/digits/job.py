@@ -31,10 +31,10 @@ def run(
     **Example:** `vfe run digits`, or `vfe run digits --data mnist.npz`.
     """
     images = embedded() if data is None else from_arrays(data)
-    settings = settings.resolved(len(images.x_train))
+    chosen = settings.resolved(len(images.x_train))
     began = time.perf_counter()
     learned = train(
-        settings,
+        chosen,
         images,
         seed=seed,
         folder=folder.path / "learning",
@@ -42,10 +42,10 @@ def run(
         resume=resume,
     )
     between = time.perf_counter()
-    found = evaluate(learned, images, settings, progress, seed)
+    found = evaluate(learned, images, chosen, progress, seed)
     seconds = {"learning": between - began, "asking the model": time.perf_counter() - between}
     figures = draw(learned, images, found)
-    report = compose(learned, images, settings, found, figures, seconds)
+    report = compose(learned, images, chosen, found, figures, seconds)
     arrays = {
         "x_train": images.x_train,
         "y_train": images.y_train,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import vfe
 from vfe.gallery.digits.data import Images
-from vfe.gallery.digits.settings import Settings
+from vfe.gallery.digits.settings import Chosen
 
 
 class Ink(eqx.Module):
@@ -38,7 +38,7 @@ class Encoder(eqx.Module):
         return jnp.concatenate([mean2, mean1, log_scale2, log_scale1])
 
 
-def build(settings: Settings, images: Images, key: PRNGKeyArray) -> vfe.Model:
+def build(settings: Chosen, images: Images, key: PRNGKeyArray) -> vfe.Model:
     """p(label) p(z2 | label) p(z1 | z2) p(x | z1), before learning.
 
     p(label) = 1/classes; z2 ~ N(table[label], diag exp(2 table'[label])); z1 ~ N(MLP(z2), diag s²);
@@ -50,6 +50,7 @@ def build(settings: Settings, images: Images, key: PRNGKeyArray) -> vfe.Model:
     decoder = vfe.MLP(settings.z1, images.pixels, settings.decoder_width, 1, key=below, skip=True)
     offset = 0.5 / images.levels
     mean = np.clip(images.x_train.mean(0) - offset, 0.01, 0.99)
+    assert decoder.shortcut is not None  # because of skip=True
     decoder = eqx.tree_at(
         lambda m: (m.weights[-1], m.shortcut, m.biases[-1]),
         decoder,
@@ -67,7 +68,7 @@ def build(settings: Settings, images: Images, key: PRNGKeyArray) -> vfe.Model:
     )
 
 
-def encoder(settings: Settings, images: Images, key: PRNGKeyArray) -> vfe.Amortised:
+def encoder(settings: Chosen, images: Images, key: PRNGKeyArray) -> vfe.Amortised:
     """Amortised beliefs q(z | image, label), before learning."""
     one, two = jax.random.split(key)
     k = images.classes

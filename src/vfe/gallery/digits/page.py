@@ -5,7 +5,7 @@ from typing import Any
 import vfe
 from vfe.gallery.digits.data import Images
 from vfe.gallery.digits.evaluation import Evaluation, Number
-from vfe.gallery.digits.settings import Settings
+from vfe.gallery.digits.settings import Chosen
 from vfe.results.report import Report, Section, Table, picture
 
 
@@ -26,7 +26,7 @@ def headline(found: Evaluation) -> list[tuple[str, str]]:
 def compose(
     learned: vfe.Learned,
     images: Images,
-    settings: Settings,
+    settings: Chosen,
     found: Evaluation,
     figures: dict[str, Any],
     seconds: dict[str, float],
@@ -85,7 +85,8 @@ def compose(
         Section(
             "Recognition is inference",
             f"The label with the least F is right for {100 * found.accuracy:.1f} % of {n} held-out images. "
-            "No classifier was added: these are free energies of the generative model under each label.",
+            "No classifier was added: these are free energies of the generative model under each label (whose "
+            "learning counted the contrast between labels too, as said above).",
             [
                 picture(
                     figures["labels"],
@@ -156,7 +157,7 @@ def compose(
     )
 
 
-def _how(settings: Settings, learned: vfe.Learned) -> str:
+def _how(settings: Chosen, learned: vfe.Learned) -> str:
     beliefs = (
         "Every training image kept a joint Gaussian belief for each label, moved by one natural-gradient "
         "step at each visit (incremental EM)."
@@ -173,7 +174,7 @@ def _how(settings: Settings, learned: vfe.Learned) -> str:
     return f"{beliefs}{contrast} {learned.epochs} epochs."
 
 
-def _cautions(settings: Settings, images: Images, found: Evaluation, seconds: dict[str, float]) -> str:
+def _cautions(settings: Chosen, images: Images, found: Evaluation, seconds: dict[str, float]) -> str:
     took = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     laplace = found.laplace
     foils = f"the first {len(found.intact)} held-out images"
@@ -197,9 +198,9 @@ def _levels(free_energy: vfe.FreeEnergy) -> Table:
     for name, value in one.by_level.items():
         energy = float(one.observed.get(name, 0.0)) + float(one.hidden.get(name, 0.0))
         entropy = one.entropies.get(name) if one.entropies else None
-        said = "" if entropy is None else f"{float(entropy):.2f}"
-        rows.append([name, f"{energy:.2f}", said, f"{float(value):.2f}"])
-    rows.append(["all", f"{float(one.energy):.2f}", f"{float(one.entropy):.2f}", f"{float(one.total):.2f}"])
+        said = "" if entropy is None else _plain(float(entropy))
+        rows.append([name, _plain(energy), said, _plain(float(value))])
+    rows.append(["all", *(_plain(float(v)) for v in (one.energy, one.entropy, one.total))])
     return Table(
         ["level", "energy", "entropy", "F = energy − entropy"],
         rows,
@@ -234,6 +235,10 @@ def _numbers(found: Evaluation, n: int) -> Table:
 
 def _say(number: Number, digits: int = 2) -> str:
     return f"{number.value:.{digits}f} ± {number.error:.{digits}f}".replace("-", "−")
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _monte(number: Number) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 import vfe
-from vfe.gallery.digits.settings import Settings
+from vfe.gallery.digits.settings import Chosen
 
 BLOCK = 75
 
@@ -39,7 +39,7 @@ class Recognised:
 def recognise(
     learned: vfe.Learned,
     x: np.ndarray,
-    settings: Settings,
+    settings: Chosen,
     key: PRNGKeyArray,
     *,
     refine: bool = False,
@@ -76,7 +76,7 @@ def recognise(
 def _block(
     learned: vfe.Learned,
     x: np.ndarray,
-    settings: Settings,
+    settings: Chosen,
     key: PRNGKeyArray,
     refine: bool,
     predict: bool,

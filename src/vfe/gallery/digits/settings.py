@@ -88,10 +88,32 @@ class Settings:
         if self.samples < 4 or self.samples % 2:
             raise ValueError(f"samples must be an even number of at least 4; got {self.samples}.")
 
-    def resolved(self, images: int) -> "Settings":
+    def resolved(self, images: int) -> "Chosen":
         """The same with every `none` filled in for this many training images."""
         small = self.beliefs == "kept" or (self.beliefs is None and images <= LARGEST_KEPT)
         preset = SMALL if small else LARGE
         chosen = {n: v for n, v in preset.items() if getattr(self, n) is None}
         chosen["batch_size"] = min(images, self.batch_size or preset["batch_size"])
-        return dataclasses.replace(self, **chosen)
+        return Chosen(**dataclasses.asdict(dataclasses.replace(self, **chosen)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """`Settings` with nothing left open, for one set of images; see there for what each one means."""
+
+    beliefs: Literal["kept", "encoded"]
+    z1: int
+    z2: int
+    decoder_width: int
+    upper_width: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    evaluated: int
+    encoder_width: int
+    contrast: float
+    temperature: float
+    rivals: int
+    steps: int
+    samples: int

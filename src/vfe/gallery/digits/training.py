@@ -11,12 +11,12 @@ from jaxtyping import Array, PRNGKeyArray
 import vfe
 from vfe.gallery.digits.data import Images
 from vfe.gallery.digits.model import build, encoder
-from vfe.gallery.digits.settings import Settings
+from vfe.gallery.digits.settings import Chosen
 from vfe.gallery.job import Progress
 
 
 def train(
-    settings: Settings,
+    settings: Chosen,
     images: Images,
     *,
     seed: int,
@@ -87,7 +87,7 @@ def train(
     return learned
 
 
-def _optimiser(settings: Settings, steps: int) -> optax.GradientTransformation:
+def _optimiser(settings: Chosen, steps: int) -> optax.GradientTransformation:
     """AdamW with warm-up and cosine decay; decay on weight matrices, not on biases, tables of means
     or pixel noise."""
     peak = settings.learning_rate

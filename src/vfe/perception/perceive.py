@@ -116,7 +116,7 @@ def perceive(
         raise ValueError(f"perceive: max_steps must be at least 1; got {max_steps}.")
     start = None
     if isinstance(belief, AbstractBelief):
-        start, belief = _prepare_start(belief, conditioned, batch), _family_of(belief)
+        start, belief = prepare_start(belief, conditioned, batch), family_of(belief)
     family = default_family(conditioned, solver) if belief is None else belief
     count = int(np.prod(batch, dtype=int))
     keys = key if conditioned.repeats is not None else jax.random.split(key, count)
@@ -192,14 +192,15 @@ def _fits(conditioned: Conditioned) -> bool:
     return True
 
 
-def _family_of(belief: AbstractBelief) -> Any:
+def family_of(belief: AbstractBelief) -> Any:
     """The family a given belief belongs to, for a start from it."""
     if isinstance(belief, EnumeratedBelief):
-        return Enumerated(belief.node, _family_of(belief.conditional))
+        return Enumerated(belief.node, family_of(belief.conditional))
     return type(belief)
 
 
-def _prepare_start(belief: AbstractBelief, conditioned: Conditioned, batch: Any) -> Any:
+def prepare_start(belief: AbstractBelief, conditioned: Conditioned, batch: Any) -> Any:
+    """A given belief as one to start from for each observation, on one leading axis."""
     belief = align(belief, conditioned)
     lead = leading_axes(belief)
     if conditioned.repeats is not None:
@@ -261,8 +262,7 @@ def infer(
 ) -> tuple[Any, Outcome]:
     """Minimise over one family, recursively where a discrete node is enumerated."""
     if not conditioned.hidden:
-        empty = conditioned.layout
-        belief = JointGaussian(empty, jnp.zeros(0), jnp.zeros(0), jnp.zeros(0))
+        belief = start_belief(conditioned, family, key)
         return belief, _immediate(conditioned.energy(jnp.zeros(0)), settings)
     if isinstance(solver, Exact) or family is JointCategorical:
         require_exact(conditioned)
@@ -335,6 +335,8 @@ def default_solver(conditioned: Conditioned, belief: Any) -> AbstractSolver:
 
 def start_belief(conditioned: Conditioned, family: Any, key: PRNGKeyArray) -> Any:
     """Where perception starts for one observation: the family's first guess."""
+    if not conditioned.hidden:
+        return JointGaussian(conditioned.layout, jnp.zeros(0), jnp.zeros(0), jnp.zeros(0))
     if isinstance(family, Enumerated):
         states = conditioned.discrete[family.node]
         inner = eqx.filter_vmap(

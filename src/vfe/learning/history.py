@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vfe.free_energy import FreeEnergy, Kind
@@ -9,16 +12,21 @@ from vfe.free_energy import FreeEnergy, Kind
 
 def record(free_energy: FreeEnergy, observations: int) -> dict[str, Any]:
     """The numbers of one epoch, in nats per observation."""
-    one = free_energy if free_energy.shared else free_energy.mean()
+    row = jax.device_get(_numbers(free_energy))
     scale = 1.0 / observations if free_energy.shared else 1.0
-    row: dict[str, Any] = {"total": float(one.total) * scale, "energy": float(one.energy) * scale}
-    row["accuracy"] = float(one.accuracy) * scale
+    return jax.tree.map(lambda v: float(v) * scale, row)
+
+
+@eqx.filter_jit
+def _numbers(free_energy: FreeEnergy) -> dict[str, Any]:
+    one = free_energy if free_energy.shared else free_energy.mean()
+    row: dict[str, Any] = {"total": one.total, "energy": one.energy, "accuracy": one.accuracy}
     if free_energy.kind is Kind.energy:
-        row["prior_energy"] = float(one.prior_energy) * scale
+        row["prior_energy"] = one.prior_energy
     else:
-        row["entropy"] = float(one.entropy) * scale
-        row["complexity"] = float(one.complexity) * scale
-    row["by_level"] = {n: float(np.sum(v)) * scale for n, v in one.by_level.items()}
+        row["entropy"] = one.entropy
+        row["complexity"] = one.complexity
+    row["by_level"] = {n: jnp.sum(v) for n, v in one.by_level.items()}
     return row
 
 

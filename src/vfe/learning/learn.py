@@ -13,17 +13,32 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from vfe.beliefs import Amortised, Particles
+from vfe.beliefs import AbstractBelief, Amortised, Particles
 from vfe.conditioning import Conditioned, condition
 from vfe.expectation import AbstractExpectation
-from vfe.free_energy import FreeEnergy, default_expectation, free_energy_of
+from vfe.free_energy import FreeEnergy, align, default_expectation, free_energy_of, leading_axes
 from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
 from vfe.learning.history import record, stack
-from vfe.learning.trainable import joined, refuse_point_precisions, split, trainable
+from vfe.learning.trainable import (
+    is_amortised,
+    joined,
+    refuse_point_precisions,
+    split,
+    trainable,
+    with_encoder,
+)
 from vfe.model import Model
+from vfe.perception.feed_forward import FeedForward
 from vfe.perception.langevin import Langevin
-from vfe.perception.perceive import Settings, default_family, perceive_one, start_belief
+from vfe.perception.perceive import (
+    Settings,
+    default_family,
+    family_of,
+    perceive_one,
+    prepare_start,
+    start_belief,
+)
 from vfe.perception.status import Status
 
 
@@ -40,7 +55,7 @@ class Learned(eqx.Module):
     model: Model
     family: Any
     belief: Any
-    free_energy: FreeEnergy | None
+    free_energy: FreeEnergy
     history: dict[str, Any]
     kind: str = eqx.field(static=True)
     epochs: int = eqx.field(static=True)
@@ -132,8 +147,9 @@ def learn(
 
     - `observed`: as in `vfe.perceive`; `batch_size`: observations per step (all by default). The
       order is a function of `key` and the epoch.
-    - `belief`, `solver`, `expectation`, `rtol`, `atol`: as in `vfe.perceive`; `perception_steps` at
-      each visit, then `parameter_steps` of `optimiser` (an optax transformation; Adam by default).
+    - `belief`, `solver`, `expectation`, `rtol`, `atol`: as in `vfe.perceive` (a belief to start from
+      may be that of an earlier `Learned`); `perception_steps` at each visit, then `parameter_steps` of
+      `optimiser` (an optax transformation; Adam by default).
     - `where`: picks the leaves to learn (see `trainable`); `gradient`: `vfe.ExpectationMaximisation()`
       (default) or `vfe.TotalDerivative()`.
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
@@ -156,6 +172,8 @@ def learn(
     **Source:** Neal and Hinton 1998 (incremental EM as descent on F); THEORY, section 3.
     """
     key = jax.random.key(0) if key is None else key
+    _check_kinds(gradient, optimiser, where)
+    given, belief = (belief, family_of(belief)) if isinstance(belief, AbstractBelief) else (None, belief)
     conditioned, family, labels = _prepare(model, observed, belief, solver, contrast)
     spec = trainable(model, where)
     refuse_point_precisions(conditioned, family, spec)
@@ -176,7 +194,7 @@ def learn(
             "set at each step; leave batch_size out."
         )
     plan = Plan(
-        family if not isinstance(family, Amortised) else Amortised(None, family.family, family.inputs),
+        with_encoder(family, None),
         solver,
         Settings(int(perception_steps), float(rtol), float(atol), expectation),
         ExpectationMaximisation() if gradient is None else gradient,
@@ -191,13 +209,15 @@ def learn(
     state: dict[str, Any] = {
         "learned": learned,
         "optimiser": plan.optimiser.init(learned),
-        "store": _store(conditioned, family, contrast, start_key, labels),
+        "store": _store(conditioned, family, contrast, start_key, labels)
+        if given is None
+        else _given_store(given, conditioned, observed, model, contrast),
     }
     watch = None
     if validation is not None:
         seen, _, val_labels = _prepare(model, validation, belief, solver, contrast)
         watch = (seen, val_labels)
-        state["validation"] = _store(seen, family, None, start_key, val_labels)
+        state["validation"] = _store(seen, family, None, start_key, val_labels, contrast and contrast.node)
     rows: list[dict[str, Any]] = []
     val_rows: list[dict[str, Any]] = []
     done = 0
@@ -257,17 +277,55 @@ def learn(
         history["validation"] = stack(val_rows, list(range(1, len(val_rows) + 1)))
     model, family = joined(state["learned"], fixed, family)
     store = state["store"]
+    if last is None:
+        # Nothing was left to do: F of what was found before.
+        last = _remembered(plan, state, fixed, conditioned, labels, step_key)
+    last = jax.tree.map(jnp.asarray, last)
     return Learned(
         model,
         family,
         None if store is None else store.get("belief"),
         last,
         history,
-        last.kind.value if last is not None else "",
+        last.kind.value,
         done,
         status,
         failed,
     )
+
+
+def _check_kinds(gradient: Any, optimiser: Any, where: Any) -> None:
+    if gradient is not None and not isinstance(gradient, ExpectationMaximisation | TotalDerivative):
+        raise TypeError(
+            f"learn: got {gradient!r} for gradient; wanted vfe.ExpectationMaximisation() or "
+            "vfe.TotalDerivative()."
+        )
+    if optimiser is not None and not isinstance(optimiser, optax.GradientTransformation):
+        raise TypeError(
+            f"learn: got {type(optimiser).__name__} for optimiser; wanted an optax transformation such "
+            "as optax.adam(1e-2)."
+        )
+    if where is not None and not callable(where):
+        raise TypeError(
+            f"learn: got {where!r} for where; wanted a function from the model to the leaves to learn, "
+            'such as lambda m: m["x"].mean.'
+        )
+
+
+def _given_store(
+    belief: AbstractBelief,
+    conditioned: Conditioned,
+    observed: Mapping[str, Any],
+    model: Model,
+    contrast: Contrast | None,
+) -> dict[str, Any]:
+    """The beliefs that were handed in, one per observation."""
+    if contrast is not None:
+        raise ValueError("learn: under contrast every label has beliefs of its own; give belief= a class.")
+    count = _count(conditioned)
+    _, batch = condition(model, observed)
+    flat = leading_axes(align(belief, conditioned)) == (count,)
+    return {"belief": prepare_start(belief, conditioned, (count,) if flat else batch)}
 
 
 def _count(conditioned: Conditioned) -> int:
@@ -315,9 +373,13 @@ def _store(
     contrast: Contrast | None,
     key: PRNGKeyArray,
     labels: Array | None,
+    node: str | None = None,
 ) -> dict[str, Any] | None:
-    """Beliefs to start from, one per observation (and per label, under contrast)."""
-    if isinstance(family, Amortised):
+    """Beliefs to start from, one per observation (and per label, under contrast).
+
+    Without contrast but with labels, `node` is held at them.
+    """
+    if is_amortised(family):
         if contrast is None:
             return None
         return {"last": jnp.zeros((_count(conditioned), conditioned.discrete[contrast.node]))}
@@ -325,7 +387,6 @@ def _store(
         if labels is None:
             belief = conditioned.over(lambda c: start_belief(c, family, key))
         else:
-            node = _label_node(conditioned)
             belief = conditioned.over(lambda c, l: start_belief(c.clamp(node, l), family, key), labels)
         return {"belief": belief}
     states = conditioned.discrete[contrast.node]
@@ -337,10 +398,6 @@ def _store(
 
     belief = eqx.filter_jit(lambda c: c.over(one))(conditioned)
     return {"belief": belief, "last": jnp.zeros((_count(conditioned), states))}
-
-
-def _label_node(conditioned: Conditioned) -> str:
-    return next(iter(conditioned.discrete))
 
 
 def _rows(tree: Any, index: Array) -> Any:
@@ -373,6 +430,13 @@ def _visit(plan: Plan, c: Conditioned, family: Any, key: PRNGKeyArray, start: An
     if start is not None:
         belief = jax.tree.map(lambda new, old: jnp.where(good, new, old), belief, start)
     return jax.lax.stop_gradient(belief), good
+
+
+def _encoded(plan: Plan, c: Conditioned, family: Any, key: PRNGKeyArray) -> Any:
+    """The encoder's belief; where a discrete node is enumerated, with q(l) ∝ exp(−F_l)."""
+    if isinstance(family, Amortised):
+        return family.start(c, key)
+    return perceive_one(c, family, FeedForward(), plan.settings, key, None)[0]
 
 
 def _measure(plan: Plan, c: Conditioned, belief: Any, key: PRNGKeyArray) -> FreeEnergy:
@@ -429,12 +493,26 @@ def _step(
 
     held = dataclasses.replace(batch, model=model)
     belief, good = None, jnp.ones(() if whole else (size,), bool)
-    amortised = isinstance(plan.family, Amortised)
-    if not amortised and not isinstance(plan.gradient, TotalDerivative):
+    amortised = is_amortised(plan.family)
+    measured = batch
+    total = not amortised and isinstance(plan.gradient, TotalDerivative)
+    if not amortised:
         arguments = (extra["chosen"], old) if contrast is not None else (old,)
         belief, good = held.over(visit, many(perceive_key), many(renew_key), *arguments)
+    # An observation without an answer must not reach the gradient, not even times zero: another one
+    # stands in for it, with no weight.
+    fine = good if good.ndim <= 1 else jnp.all(good, -1)
+    pick = None
+    if not whole and not amortised:
+        pick = jnp.where(fine, jnp.arange(size), jnp.argmax(fine))
+        batch = dataclasses.replace(
+            batch, observed=_rows(batch.observed, pick), masks=_rows(batch.masks, pick)
+        )
+    put = (lambda tree: tree) if pick is None else (lambda tree: _rows(tree, pick))
+    # At the belief found, one step more is enough to attach its derivative.
+    near = dataclasses.replace(plan.settings, max_steps=1)
 
-    def loss(learned: Any, key: PRNGKeyArray, belief: Any, good: Array) -> tuple[Array, Any]:
+    def loss(learned: Any, key: PRNGKeyArray) -> tuple[Array, Any]:
         model, family = joined(learned, fixed, plan.family)
         live = dataclasses.replace(batch, model=model)
         if contrast is not None:
@@ -444,68 +522,82 @@ def _step(
 
                 def held_at(label: Array, belief: Any) -> FreeEnergy:
                     here = c.clamp(contrast.node, label)
-                    belief = family.start(here, k) if amortised else belief
+                    if total:
+                        return perceive_one(here, family, plan.solver, near, k, belief)[1]
+                    belief = _encoded(plan, here, family, k) if amortised else belief
                     return _measure(plan, here, belief, k)
 
                 return eqx.filter_vmap(held_at)(labels, beliefs)
 
-            found = live.over(one, many(key), many(renew_key), extra["chosen"], belief)
+            found = live.over(one, put(many(key)), put(many(renew_key)), put(extra["chosen"]), put(belief))
             totals = found.total
             true = jax.tree.map(lambda a: a[:, 0], found)
-            fine = good if amortised else jnp.all(good, -1)
             terms = jax.vmap(contrast.term)(jnp.where(fine[:, None], totals, 0.0))
             value = _mean(true.total, fine) + jnp.where(on, contrast.weight, 0.0) * _mean(terms, fine)
-            return value, (true, belief, fine, totals)
-        if isinstance(plan.family, Amortised):
+            return value, (true, totals)
+        if amortised:
 
             def one(c: Conditioned, k: Any, r: Any) -> FreeEnergy:
                 c = _renewed(plan, c, r)
-                return _measure(plan, c, family.start(c, k), k)
+                return _measure(plan, c, _encoded(plan, c, family, k), k)
 
             found = live.over(one, many(key), many(renew_key))
-        elif isinstance(plan.gradient, TotalDerivative):
+        elif total:
 
-            def one(c: Conditioned, k: Any, r: Any, start: Any) -> Any:
-                return perceive_one(_renewed(plan, c, r), family, plan.solver, plan.settings, k, start)
+            def one(c: Conditioned, k: Any, r: Any, b: Any) -> FreeEnergy:
+                return perceive_one(_renewed(plan, c, r), family, plan.solver, near, k, b)[1]
 
-            belief, found, outcome = live.over(one, many(key), many(renew_key), old)
-            good = outcome.status < Status.indefinite.value
-            belief = jax.tree.map(lambda new, was: jnp.where(_like(good, new), new, was), belief, old)
+            found = live.over(one, put(many(key)), put(many(renew_key)), put(belief))
         else:
 
             def one(c: Conditioned, k: Any, r: Any, b: Any) -> FreeEnergy:
                 return _measure(plan, _renewed(plan, c, r), b, k)
 
-            found = live.over(one, many(key), many(renew_key), belief)
+            found = live.over(one, put(many(key)), put(many(renew_key)), put(belief))
         if whole:
-            return found.total / plan.whole, (found, belief, good, None)
-        return _mean(found.total, good), (found, belief, good, None)
+            return found.total / plan.whole, (found, None)
+        return _mean(found.total, fine), (found, None)
+
+    def completed(found: FreeEnergy, key: PRNGKeyArray) -> FreeEnergy:
+        """F of every observation: where perception failed, that of the belief it had before."""
+        if pick is None:
+            return found
+
+        def again() -> FreeEnergy:
+            def one(c: Conditioned, k: Any, r: Any, label: Array | None, b: Any) -> FreeEnergy:
+                c = _renewed(plan, c, r)
+                return _measure(plan, c if label is None else c.clamp(contrast.node, label), b, k)
+
+            label, kept = None, belief
+            if contrast is not None:
+                label, kept = extra["chosen"][:, 0], jax.tree.map(lambda a: a[:, 0], belief)
+            live = dataclasses.replace(measured, model=model)
+            other = live.over(one, many(key), many(renew_key), label, kept)
+            return jax.tree.map(lambda a, b: jnp.where(_like(fine, a), a, b), found, other)
+
+        return jax.lax.cond(jnp.all(fine), lambda: found, again)
 
     learned, memory = state["learned"], state["optimiser"]
     first = None
     for number in range(plan.parameter_steps):
         here = jax.random.fold_in(measure_key, number)
-        (_, aux), slope = eqx.filter_value_and_grad(loss, has_aux=True)(learned, here, belief, good)
-        first = aux if first is None else first
+        (_, aux), slope = eqx.filter_value_and_grad(loss, has_aux=True)(learned, here)
+        first = (*aux, here) if first is None else first
+        slope = jax.tree.map(lambda a: jnp.where(jnp.any(fine), a, 0.0), slope)
         update, memory = plan.optimiser.update(slope, memory, learned)
         learned = eqx.apply_updates(learned, update)
-    free_energy, belief, good, totals = first
+    found, totals, here = first
+    free_energy = completed(found, here)
     new = {**state, "learned": learned, "optimiser": memory}
-    if store is not None:
-        if contrast is not None:
-            where = (index[:, None], extra["chosen"])
-            new["store"] = {"last": store["last"].at[where].set(totals)}
-            if not amortised:
-                new["store"]["belief"] = jax.tree.map(
-                    lambda a, b: a.at[where].set(b), store["belief"], belief
-                )
-        else:
-            new["store"] = {
-                "belief": jax.lax.stop_gradient(belief)
-                if whole
-                else _put(store["belief"], index, jax.lax.stop_gradient(belief))
-            }
-    return new, jax.lax.stop_gradient(free_energy), jnp.sum(~good)
+    if contrast is not None:
+        where = (index[:, None], extra["chosen"])
+        last = jnp.where(fine[:, None], totals, store["last"][where])
+        new["store"] = {"last": store["last"].at[where].set(last)}
+        if not amortised:
+            new["store"]["belief"] = jax.tree.map(lambda a, b: a.at[where].set(b), store["belief"], belief)
+    elif store is not None:
+        new["store"] = {"belief": belief if whole else _put(store["belief"], index, belief)}
+    return new, jax.lax.stop_gradient(free_energy), jnp.sum(~fine)
 
 
 def _like(flags: Array, array: Array) -> Array:
@@ -534,7 +626,7 @@ def _watch(
     size = _count(live)
     many = (lambda k: k) if whole else (lambda k: jax.random.split(k, size))
     one_key, two_key = jax.random.split(key)
-    if labels is not None and not isinstance(plan.family, Amortised):
+    if labels is not None and not is_amortised(plan.family):
         node = plan.contrast.node
 
         def one(c: Conditioned, k: Any, m: Any, start: Any, label: Array) -> Any:
@@ -544,11 +636,11 @@ def _watch(
 
         belief, found = live.over(one, many(one_key), many(two_key), store["belief"], labels)
         return {"belief": belief}, found
-    if isinstance(plan.family, Amortised):
+    if is_amortised(plan.family):
 
         def encoded(c: Conditioned, k: Any, label: Array | None) -> FreeEnergy:
             c = c if label is None else c.clamp(plan.contrast.node, label)
-            return _measure(plan, c, family.start(c, k), k)
+            return _measure(plan, c, _encoded(plan, c, family, k), k)
 
         return None, live.over(encoded, many(two_key), labels)
 
@@ -560,14 +652,40 @@ def _watch(
     return {"belief": belief}, found
 
 
+@eqx.filter_jit
+def _remembered(
+    plan: Plan,
+    state: dict[str, Any],
+    fixed: Any,
+    conditioned: Conditioned,
+    labels: Array | None,
+    key: PRNGKeyArray,
+) -> FreeEnergy:
+    """F of the beliefs kept from the last visits, under the model as it is now."""
+    model, family = joined(state["learned"], fixed, plan.family)
+    live = dataclasses.replace(conditioned, model=model)
+    whole = live.repeats is not None
+    keys = key if whole else jax.random.split(key, _count(live))
+    belief = (state["store"] or {}).get("belief")
+    if belief is not None and labels is not None:
+        belief = jax.tree.map(lambda a: a[jnp.arange(labels.shape[0]), labels], belief)
+
+    def one(c: Conditioned, k: Any, label: Array | None, belief: Any) -> FreeEnergy:
+        c = c if label is None else c.clamp(plan.contrast.node, label)
+        return _measure(plan, c, _encoded(plan, c, family, k) if belief is None else belief, k)
+
+    return live.over(one, keys, labels, belief)
+
+
 def _gather(pieces: list[FreeEnergy], order: np.ndarray, conditioned: Conditioned) -> FreeEnergy:
     """F per observation in the order of the data, from the batches of one epoch."""
     if conditioned.repeats is not None:
         return pieces[-1]
-    joined_up = jax.tree.map(lambda *parts: jnp.concatenate([jnp.atleast_1d(p) for p in parts]), *pieces)
+    arrays = jax.device_get(pieces)
+    joined_up = jax.tree.map(lambda *parts: np.concatenate([np.atleast_1d(p) for p in parts]), *arrays)
     _, first = np.unique(order, return_index=True)
 
-    def pick(a: Array) -> Array:
+    def pick(a: np.ndarray) -> np.ndarray:
         return a[first] if a.shape[:1] == order.shape else a[0]
 
     return jax.tree.map(pick, joined_up)

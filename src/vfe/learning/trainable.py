@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from vfe.beliefs import Amortised, Point
+from vfe.beliefs import Amortised, Enumerated, Point
 from vfe.conditionals import Gaussian
 from vfe.conditioning import Conditioned
 from vfe.maps import Fixed
@@ -25,13 +25,7 @@ def trainable(model: Model, where: Callable[[Model], Any] | None = None) -> Any:
     **Raises:** `ValueError` where nothing is left to learn.
     """
     if where is None:
-
-        def mark(node: Any) -> Any:
-            if isinstance(node, Fixed):
-                return jax.tree.map(lambda _: False, node)
-            return bool(eqx.is_inexact_array(node))
-
-        spec = jax.tree.map(mark, model, is_leaf=lambda x: isinstance(x, Fixed))
+        spec = unfixed(model)
     else:
         nothing = jax.tree.map(lambda _: False, model)
         picked = where(model)
@@ -52,6 +46,17 @@ def trainable(model: Model, where: Callable[[Model], Any] | None = None) -> Any:
     return spec
 
 
+def unfixed(tree: Any) -> Any:
+    """True at every floating array that is not `vfe.Fixed`."""
+
+    def mark(node: Any) -> Any:
+        if isinstance(node, Fixed):
+            return jax.tree.map(lambda _: False, node)
+        return bool(eqx.is_inexact_array(node))
+
+    return jax.tree.map(mark, tree, is_leaf=lambda x: isinstance(x, Fixed))
+
+
 def refuse_point_precisions(conditioned: Conditioned, family: Any, spec: Model) -> None:
     """Refuse precisions that an energy without entropy would drive to infinity.
 
@@ -61,6 +66,8 @@ def refuse_point_precisions(conditioned: Conditioned, family: Any, spec: Model) 
 
     **Raises:** `ValueError` that names the node. **Source:** THEORY, end of section 4.
     """
+    while isinstance(family, Enumerated | Amortised):
+        family = family.family
     if family is not Point:
         return
     for name in (*conditioned.layout.names, *conditioned.observed):
@@ -98,17 +105,37 @@ def noises(model: Model, nodes: tuple[str, ...] | None = None) -> Callable[[Mode
 
 def split(model: Model, spec: Any, family: Any) -> tuple[Any, Any]:
     """What is learned, and the rest: model and (for amortised beliefs) encoder."""
-    encoder = family.encoder if isinstance(family, Amortised) else None
-    marks = jax.tree.map(lambda a: bool(eqx.is_inexact_array(a)), encoder)
-    return eqx.partition((model, encoder), (spec, marks))
+    encoder = encoder_of(family)
+    return eqx.partition((model, encoder), (spec, unfixed(encoder)))
 
 
 def joined(learned: Any, fixed: Any, family: Any) -> tuple[Model, Any]:
     """The model and the family with what was learned put back."""
     model, encoder = eqx.combine(learned, fixed)
+    return model, with_encoder(family, encoder)
+
+
+def is_amortised(family: Any) -> bool:
+    """Whether beliefs come from an encoder, perhaps one for each state of a discrete node."""
+    while isinstance(family, Enumerated):
+        family = family.family
+    return isinstance(family, Amortised)
+
+
+def encoder_of(family: Any) -> Any:
+    """The encoder inside a family; None where there is none."""
+    while isinstance(family, Enumerated):
+        family = family.family
+    return family.encoder if isinstance(family, Amortised) else None
+
+
+def with_encoder(family: Any, encoder: Any) -> Any:
+    """The same family with another encoder inside."""
+    if isinstance(family, Enumerated):
+        return Enumerated(family.node, with_encoder(family.family, encoder), family.restarts)
     if isinstance(family, Amortised):
-        family = Amortised(encoder, family.family, family.inputs)
-    return model, family
+        return Amortised(encoder, family.family, family.inputs)
+    return family
 
 
 def size(learned: Any) -> int:

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from vfe.beliefs import (
@@ -137,7 +138,7 @@ def perceive(
         batch,
         stride,
     )
-    if throw and not isinstance(outcome.status, jax.core.Tracer):
+    if throw and not isinstance(outcome.status, Tracer):
         _raise(outcome, conditioned)
     return percept
 

@@ -85,8 +85,8 @@ def compose(
         Section(
             "Recognition is inference",
             f"The label with the least F is right for {100 * found.accuracy:.1f} % of {n} held-out images. "
-            "No classifier was added: these are free energies of the generative model under each label (whose "
-            "learning counted the contrast between labels too, as said above).",
+            "No classifier was added: these are free energies of the generative model under each label "
+            "(whose learning counted the contrast between labels too, as said above).",
             [
                 picture(
                     figures["labels"],

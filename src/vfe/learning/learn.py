@@ -109,6 +109,13 @@ class Plan:
     augment: Any
     whole: int
 
+    @property
+    def node(self) -> str:
+        """The node whose labels are contrasted."""
+        if self.contrast is None:
+            raise ValueError("learn: labels without a contrast.")
+        return self.contrast.node
+
 
 def learn(
     model: Model,
@@ -280,14 +287,14 @@ def learn(
     if last is None:
         # Nothing was left to do: F of what was found before.
         last = _remembered(plan, state, fixed, conditioned, labels, step_key)
-    last = jax.tree.map(jnp.asarray, last)
+    final: FreeEnergy = jax.tree.map(jnp.asarray, last)
     return Learned(
         model,
         family,
         None if store is None else store.get("belief"),
-        last,
+        final,
         history,
-        last.kind.value,
+        final.kind.value,
         done,
         status,
         failed,
@@ -473,23 +480,25 @@ def _step(
     many = (lambda k: k) if whole else (lambda k: jax.random.split(k, size))
     contrast = plan.contrast
     extra: dict[str, Any] = {}
-    if contrast is not None:
+    if contrast is not None and labels is not None:
         truth = labels[index]
         chosen = jax.vmap(contrast.choose)(many(choose_key), truth, store["last"][index])
         old = jax.tree.map(lambda a: a[index[:, None], chosen], store.get("belief"))
 
-        def visit(c: Conditioned, k: Any, r: Any, labels: Array, start: Any) -> Any:
+        def visit_labels(c: Conditioned, k: Any, r: Any, labels: Array, start: Any) -> Any:
             c = _renewed(plan, c, r)
             return eqx.filter_vmap(lambda l, s: _visit(plan, c.clamp(contrast.node, l), family, k, s))(
                 labels, start
             )
 
-        extra = {"chosen": chosen}
+        visit, extra = visit_labels, {"chosen": chosen}
     else:
-        old = None if store is None else (store["belief"] if whole else _rows(store["belief"], index))
+        old = None if not store else (store["belief"] if whole else _rows(store["belief"], index))
 
-        def visit(c: Conditioned, k: Any, r: Any, start: Any) -> Any:
+        def visit_one(c: Conditioned, k: Any, r: Any, start: Any) -> Any:
             return _visit(plan, _renewed(plan, c, r), family, k, start)
+
+        visit = visit_one
 
     held = dataclasses.replace(batch, model=model)
     belief, good = None, jnp.ones(() if whole else (size,), bool)
@@ -517,11 +526,11 @@ def _step(
         live = dataclasses.replace(batch, model=model)
         if contrast is not None:
 
-            def one(c: Conditioned, k: Any, r: Any, labels: Array, beliefs: Any) -> FreeEnergy:
+            def each(c: Conditioned, k: Any, r: Any, labels: Array, beliefs: Any) -> FreeEnergy:
                 c = _renewed(plan, c, r)
 
                 def held_at(label: Array, belief: Any) -> FreeEnergy:
-                    here = c.clamp(contrast.node, label)
+                    here = c.clamp(plan.node, label)
                     if total:
                         return perceive_one(here, family, plan.solver, near, k, belief)[1]
                     belief = _encoded(plan, here, family, k) if amortised else belief
@@ -529,7 +538,7 @@ def _step(
 
                 return eqx.filter_vmap(held_at)(labels, beliefs)
 
-            found = live.over(one, put(many(key)), put(many(renew_key)), put(extra["chosen"]), put(belief))
+            found = live.over(each, put(many(key)), put(many(renew_key)), put(extra["chosen"]), put(belief))
             totals = found.total
             true = jax.tree.map(lambda a: a[:, 0], found)
             terms = jax.vmap(contrast.term)(jnp.where(fine[:, None], totals, 0.0))
@@ -537,11 +546,11 @@ def _step(
             return value, (true, totals)
         if amortised:
 
-            def one(c: Conditioned, k: Any, r: Any) -> FreeEnergy:
+            def encoded(c: Conditioned, k: Any, r: Any) -> FreeEnergy:
                 c = _renewed(plan, c, r)
                 return _measure(plan, c, _encoded(plan, c, family, k), k)
 
-            found = live.over(one, many(key), many(renew_key))
+            found = live.over(encoded, many(key), many(renew_key))
         elif total:
 
             def one(c: Conditioned, k: Any, r: Any, b: Any) -> FreeEnergy:
@@ -566,7 +575,7 @@ def _step(
         def again() -> FreeEnergy:
             def one(c: Conditioned, k: Any, r: Any, label: Array | None, b: Any) -> FreeEnergy:
                 c = _renewed(plan, c, r)
-                return _measure(plan, c if label is None else c.clamp(contrast.node, label), b, k)
+                return _measure(plan, c if label is None else c.clamp(plan.node, label), b, k)
 
             label, kept = None, belief
             if contrast is not None:
@@ -586,6 +595,7 @@ def _step(
         slope = jax.tree.map(lambda a: jnp.where(jnp.any(fine), a, 0.0), slope)
         update, memory = plan.optimiser.update(slope, memory, learned)
         learned = eqx.apply_updates(learned, update)
+    assert first is not None  # parameter_steps is at least 1
     found, totals, here = first
     free_energy = completed(found, here)
     new = {**state, "learned": learned, "optimiser": memory}
@@ -627,7 +637,7 @@ def _watch(
     many = (lambda k: k) if whole else (lambda k: jax.random.split(k, size))
     one_key, two_key = jax.random.split(key)
     if labels is not None and not is_amortised(plan.family):
-        node = plan.contrast.node
+        node = plan.node
 
         def one(c: Conditioned, k: Any, m: Any, start: Any, label: Array) -> Any:
             c = c.clamp(node, label)
@@ -639,7 +649,7 @@ def _watch(
     if is_amortised(plan.family):
 
         def encoded(c: Conditioned, k: Any, label: Array | None) -> FreeEnergy:
-            c = c if label is None else c.clamp(plan.contrast.node, label)
+            c = c if label is None else c.clamp(plan.node, label)
             return _measure(plan, c, _encoded(plan, c, family, k), k)
 
         return None, live.over(encoded, many(two_key), labels)
@@ -671,7 +681,7 @@ def _remembered(
         belief = jax.tree.map(lambda a: a[jnp.arange(labels.shape[0]), labels], belief)
 
     def one(c: Conditioned, k: Any, label: Array | None, belief: Any) -> FreeEnergy:
-        c = c if label is None else c.clamp(plan.contrast.node, label)
+        c = c if label is None else c.clamp(plan.node, label)
         return _measure(plan, c, _encoded(plan, c, family, k) if belief is None else belief, k)
 
     return live.over(one, keys, labels, belief)

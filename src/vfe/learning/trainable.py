@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -74,7 +74,7 @@ def refuse_point_precisions(conditioned: Conditioned, family: Any, spec: Model) 
         if name not in conditioned.model.nodes:
             continue
         node, marks = conditioned.model.nodes[name], spec.nodes[name]
-        if not isinstance(node, Gaussian) or not any(jax.tree.leaves(marks.noise)):
+        if not isinstance(node, Gaussian) or not any(jax.tree.leaves(cast(Gaussian, marks).noise)):
             continue
         if name in conditioned.layout.names:
             raise ValueError(
@@ -100,7 +100,7 @@ def noises(model: Model, nodes: tuple[str, ...] | None = None) -> Callable[[Mode
     chosen = found if nodes is None else tuple(nodes)
     if not chosen:
         raise ValueError("attend: no Gaussian node, so there is no precision to learn.")
-    return lambda m: tuple(m.nodes[n].noise for n in chosen)
+    return lambda m: tuple(cast(Gaussian, m.nodes[n]).noise for n in chosen)
 
 
 def split(model: Model, spec: Any, family: Any) -> tuple[Any, Any]:

@@ -386,7 +386,7 @@ def _escape(objective: Any, vector: Array) -> Array:
 def _joined(first: Outcome, then: Outcome, stride: int) -> Outcome:
     """Two stretches of one perception: steps add up, and the trace ends where the second ended."""
     late = jnp.arange(first.trace.shape[-1]) > -(-first.steps // stride)
-    trace = jnp.where(late, then.trace[-1], first.trace)
+    trace = jnp.where(late, then.trace[-1], first.trace).at[-1].set(then.trace[-1])
     return Outcome(then.status, first.steps + then.steps, trace, then.gradient, then.scale)
 
 

@@ -1,6 +1,7 @@
 """What the learned model is asked: surprise, labels, hidden pixels, imagination, odd images."""
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,15 @@ class Filled:
 
 
 @dataclasses.dataclass(frozen=True)
+class Surprise:
+    """Importance-sampled −ln p(x) of some images; `rough`: how many have an error above 0.4 nats."""
+
+    value: Number
+    rough: int
+    asked: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Laplaced:
     """The Laplace value of some images beside the true F of the fitted Gaussians of the same images."""
 
@@ -67,7 +77,7 @@ class Evaluation:
     truth: np.ndarray
     images: np.ndarray
     total: Number
-    surprise: Number
+    surprise: "Surprise"
     laplace: "Laplaced"
     linear: Number
     difference: Number
@@ -95,23 +105,19 @@ def evaluate(
     seen = recognise(learned, x, settings, next(keys))
     total = seen.free_energy
     progress.step(1, F=float(total.mean()))
-    some = slice(0, FILLED if encoded else None)
-    evidence = log_evidence(
-        learned.model,
-        {"x": x[some]},
-        method=ImportanceSampling(200),
-        belief=jax.tree.map(lambda a: jnp.asarray(a[some]), seen.belief),
-        key=next(keys),
-    )
-    progress.step(1)
     refined = {}
+    fitted, some = seen, len(x)
     if encoded:
-        better = recognise(learned, x[:FOILS], settings, next(keys), refine=True)
+        # An encoder's belief is too rough a proposal for importance sampling: refined ones are used.
+        some = FOILS
+        fitted = recognise(learned, x[:some], settings, next(keys), refine=True)
         refined = {
-            "encoder": Number.of(total[:FOILS]),
-            "refined": Number.of(better.free_energy, _mean_error(better.monte_carlo)),
-            "linear": Number.of(linear[:FOILS]),
+            "encoder": Number.of(total[:some]),
+            "refined": Number.of(fitted.free_energy, _mean_error(fitted.monte_carlo)),
+            "linear": Number.of(linear[:some]),
         }
+    surprise = _surprise(learned, x[:some], fitted, next(keys))
+    progress.step(2)
     laplace = _laplace(learned, x[:LAPLACE], total[:LAPLACE])
     progress.step(1)
     filled = [
@@ -132,10 +138,7 @@ def evaluate(
         truth=truth,
         images=x,
         total=Number.of(total, _mean_error(seen.monte_carlo)),
-        surprise=Number.of(
-            -np.asarray(evidence.value),
-            _mean_error(np.asarray(evidence.standard_error)),
-        ),
+        surprise=surprise,
         laplace=laplace,
         linear=Number.of(linear),
         difference=Number.of(total - linear),
@@ -154,6 +157,22 @@ def evaluate(
 def _mean_error(errors: np.ndarray) -> float:
     """The Monte Carlo error of a mean of independent estimates."""
     return float(np.sqrt(np.mean(np.square(errors)) / errors.size))
+
+
+def _surprise(learned: vfe.Learned, x: np.ndarray, seen: Recognised, key: jax.Array) -> Surprise:
+    with warnings.catch_warnings():
+        # The report says how many estimates are rough.
+        warnings.simplefilter("ignore", UserWarning)
+        evidence = log_evidence(
+            learned.model,
+            {"x": x},
+            method=ImportanceSampling(200),
+            belief=jax.tree.map(jnp.asarray, seen.belief),
+            key=key,
+        )
+    errors = np.asarray(evidence.standard_error)
+    value = Number.of(-np.asarray(evidence.value), _mean_error(errors))
+    return Surprise(value, int((errors > 0.4).sum()), len(x))
 
 
 def _laplace(learned: vfe.Learned, x: np.ndarray, total: np.ndarray) -> Laplaced:

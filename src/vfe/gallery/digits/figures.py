@@ -85,7 +85,7 @@ def _bounds(found: Evaluation) -> Any:
     bars = [
         ("probabilistic PCA\nexact −ln p(x)", found.linear, ORANGE),
         ("this model\nF of the belief", found.total, BLUE),
-        ("this model\nestimated −ln p(x)", found.surprise, GREEN),
+        ("this model\nestimated −ln p(x)", found.surprise.value, GREEN),
     ]
     with style():
         figure, axes = _subplots(1, 1, 6.4, 3.0)

@@ -70,7 +70,7 @@ def _dataset(learned: Learned, images: Images, found: Evaluation) -> Any:
     total = found.recognised.free_energy
     numbers = {
         "F": found.total,
-        "surprise_estimate": found.surprise,
+        "surprise_estimate": found.surprise.value,
         "pca_surprise": found.linear,
         "F_minus_pca": found.difference,
         "laplace": found.laplace.value,

@@ -186,7 +186,8 @@ def _cautions(settings: Chosen, images: Images, found: Evaluation, seconds: dict
         f"Errors after ± are standard errors over the {len(found.images)} images. Another split or seed "
         "moves F by about as much.\n\n"
         f"The Laplace value has an answer for {laplace.answers} of {laplace.asked} images (elsewhere the "
-        "curvature at a mode is not positive). The importance-sampled −ln p(x) is high in expectation, so "
+        "curvature at a mode is not positive). The importance-sampled −ln p(x) is high in expectation "
+        "(rough where its own error exceeds 0.4 nats), so "
         "the divergence F + ln p(x) is a lower estimate.\n\n"
         f"Foils and the odd-image scores use {foils}.\n\nTime: {took}."
     )
@@ -213,7 +214,12 @@ def _numbers(found: Evaluation, n: int) -> Table:
     laplace = found.laplace
     rows = [
         ["F of the fitted belief", _say(found.total), _monte(found.total), "upper bound on −ln p(x)"],
-        ["−ln p(x), importance sampling", _say(found.surprise), _monte(found.surprise), "estimate"],
+        [
+            f"−ln p(x), importance sampling ({found.surprise.asked} images)",
+            _say(found.surprise.value),
+            _monte(found.surprise.value),
+            f"estimate; {found.surprise.rough} of them rough",
+        ],
         ["probabilistic PCA, −ln p(x)", _say(found.linear), "exact", "closed form"],
         ["F − PCA, paired", _say(found.difference), "", "negative: better than linear"],
         [

@@ -4,5 +4,15 @@ from vfe.learning.attend import attend
 from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
 from vfe.learning.learn import Learned, learn
+from vfe.learning.uncertainty import ParameterUncertainty, parameter_uncertainty
 
-__all__ = ["Contrast", "ExpectationMaximisation", "Learned", "TotalDerivative", "attend", "learn"]
+__all__ = [
+    "Contrast",
+    "ExpectationMaximisation",
+    "Learned",
+    "ParameterUncertainty",
+    "TotalDerivative",
+    "attend",
+    "learn",
+    "parameter_uncertainty",
+]

@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -125,7 +124,7 @@ def parameter_uncertainty(
         curvature = curvature + (prior if prior.ndim == 2 else prior * jnp.eye(mean.size))
     covariance = _inverse(np.asarray(curvature), names)
     remaining = 0.5 * gradient @ covariance @ gradient
-    if not isinstance(remaining, Tracer) and float(remaining) > 0.5:
+    if float(remaining) > 0.5:
         warnings.warn(
             f"parameter_uncertainty: F would still fall by about {float(remaining):.3g} nats from these "
             "values, so they are not its minimum; learn for longer first.",

@@ -40,9 +40,11 @@ from vfe.learning import (
     Contrast,
     ExpectationMaximisation,
     Learned,
+    ParameterUncertainty,
     TotalDerivative,
     attend,
     learn,
+    parameter_uncertainty,
 )
 from vfe.maps import MLP, Affine, Exp, Fixed, Table, learnable
 from vfe.model import Model
@@ -103,6 +105,7 @@ __all__ = [
     "MonteCarlo",
     "NaturalGradient",
     "NodeGaussian",
+    "ParameterUncertainty",
     "Particles",
     "Percept",
     "Point",
@@ -127,6 +130,7 @@ __all__ = [
     "load",
     "log_evidence",
     "masked",
+    "parameter_uncertainty",
     "perceive",
     "plate",
     "reduce",

@@ -4,6 +4,11 @@ Write a generative model once; perceive, learn, attend and compare models with i
 minimises the same number, the variational free energy F, in nats.
 """
 
+from vfe.runtime import order_cpu_work
+
+order_cpu_work()  # before anything below may start JAX
+
+# ruff: isort: split
 from vfe import exact
 from vfe.beliefs import (
     Amortised,

@@ -318,8 +318,8 @@ def _print_settings(out: Console, job: Job) -> None:
 
 def _print_headline(out: Console, name: str, headline: Any) -> None:
     table = Table(title=_text(name, "bold"), title_justify="left", show_header=False, show_edge=False)
-    table.add_column()
-    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for label, value in headline:
         table.add_row(_text(label), _text(value))
     out.print(table)

@@ -9,7 +9,7 @@ from vfe.gallery.digits.data import Images, embedded, from_arrays
 from vfe.gallery.digits.evaluation import Evaluation, evaluate
 from vfe.gallery.digits.figures import draw
 from vfe.gallery.digits.page import compose, headline
-from vfe.gallery.digits.settings import Settings
+from vfe.gallery.digits.settings import Chosen, Settings
 from vfe.gallery.digits.training import train
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.learning import Learned
@@ -54,7 +54,7 @@ def run(
     }
     return JobResult(
         model=learned.model,
-        dataset=_dataset(learned, images, found),
+        dataset=_dataset(learned, images, found, chosen),
         figures=figures,
         report=report,
         headline=headline(found),
@@ -62,7 +62,7 @@ def run(
     )
 
 
-def _dataset(learned: Learned, images: Images, found: Evaluation) -> Any:
+def _dataset(learned: Learned, images: Images, found: Evaluation, settings: Chosen) -> Any:
     """The history of learning, and what was measured on held-out images."""
     import xarray as xr
 
@@ -107,6 +107,6 @@ def _dataset(learned: Learned, images: Images, found: Evaluation) -> Any:
             "filled_by": list(found.filled[0].errors),
             "foil": list(found.auroc),
         },
-        attrs={"accuracy": found.accuracy},
+        attrs={"accuracy": found.accuracy, "chosen": str(settings)},
     )
     return xr.merge([history, measured], combine_attrs="no_conflicts")

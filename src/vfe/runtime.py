@@ -1,8 +1,7 @@
 """One thing that must be said to XLA before it starts: how not to hang on few cores."""
 
+import importlib.metadata
 import os
-
-import jaxlib
 
 FLAG = "xla_cpu_enable_concurrency_optimized_scheduler"
 MENDED = (0, 12)
@@ -16,7 +15,7 @@ def order_cpu_work() -> None:
     cannot. The flag is added to the environment variable XLA_FLAGS, where it takes effect if JAX has not
     computed anything yet; a value that is already there is left alone.
     """
-    release = tuple(int(part) for part in jaxlib.__version__.split(".")[:2])
+    release = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
     flags = os.environ.get("XLA_FLAGS", "")
     if release < MENDED and FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{FLAG}=false".strip()

@@ -24,8 +24,10 @@ from vfe.results import load, read_config
 from vfe.results.run_folder import versions
 
 TOY = Job("toy", "Learns a number.", "toy_job", 1, "x_train, y_train, x_test, y_test")
+# A test run in the background inherits an ignored SIGINT, and would hand it on.
 START = (
-    "import sys; from vfe.gallery import JOBS, Job; "
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from vfe.gallery import JOBS, Job; "
     "JOBS['toy'] = Job('toy', 'Learns a number.', 'toy_job', 1); "
     "from vfe.cli import main; main()"
 )

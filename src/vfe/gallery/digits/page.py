@@ -181,8 +181,9 @@ def _cautions(settings: Chosen, images: Images, found: Evaluation, seconds: dict
     return (
         f"Intensities are (grey + uniform noise of one step)/{images.levels}, the noise with a fixed "
         "seed; one pixel variance, learned, for all pixels and images, in both models: densities are "
-        "comparable. Sizes, epochs and weights were chosen on a validation split of the training "
-        "digits, never on held-out ones; the held-out curve was only looked at.\n\n"
+        "comparable. The default sizes, epochs and weights for the 8 × 8 digits come from a validation "
+        "split of their training images (for larger data they were not tuned so); the number of perception "
+        "steps was settled while looking at held-out F.\n\n"
         f"Errors after ± are standard errors over the {len(found.images)} images. Another split or seed "
         "moves F by about as much.\n\n"
         f"The Laplace value has an answer for {laplace.answers} of {laplace.asked} images (elsewhere the "

@@ -1,6 +1,7 @@
 """Learning and attention: optima known in closed form, gradients by finite differences, schedules."""
 
 import functools
+from contextlib import nullcontext
 
 import equinox as eqx
 import jax
@@ -475,8 +476,88 @@ def test_a_shared_latent():
     learned = vfe.learn(model, {"x": x}, epochs=150, optimiser=cosine(0.2, 150))
     assert -float(learned.model["x"].noise.log_precision) == pytest.approx(best.x, abs=1e-3)
     assert float(learned.history["total"][-1]) * 12 == pytest.approx(best.fun, abs=1e-4)
-    with pytest.raises(ValueError, match="shared by all observations"):
-        vfe.learn(model, {"x": x}, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("family", "solver"),
+    [(vfe.JointGaussian, vfe.NaturalGradient()), (vfe.Laplace, None), (vfe.Point, None)],
+)
+def test_minibatches_of_a_regression_with_shared_weights(family, solver):
+    """After every visit η ← (1 − ρ) η + ρ η̂, η̂ of the minibatch N/B times over: by hand, to 1e-8."""
+    rng = np.random.default_rng(2)
+    rows, noise = rng.normal(size=(30, 2)), 0.5
+    x = rows @ np.array([1.0, -2.0]) + noise * rng.normal(size=30)
+    model = vfe.Model(
+        a=vfe.given((2,)),
+        w=vfe.gaussian(jnp.zeros(2), shared=True),
+        x=vfe.gaussian(lambda w, a: w @ a, scale=vfe.learnable(noise), parents=("w", "a")),
+    )
+    key = jax.random.key(5)
+    expected = pytest.warns(UserWarning, match="Point") if family is vfe.Point else nullcontext()
+    with expected:
+        learned = vfe.learn(
+            model,
+            {"x": x, "a": rows},
+            epochs=4,
+            batch_size=10,
+            belief=family,
+            solver=solver,
+            optimiser=optax.sgd(0.0),
+            expectation=vfe.Taylor(),
+            key=key,
+            rtol=1e-12,
+            atol=1e-10,
+            where=lambda m: m["x"].noise,
+        )
+    _, order_key, _ = jax.random.split(key, 3)
+    precision, linear, value, visits = np.zeros((2, 2)), np.zeros(2), np.zeros(2), 0
+    for epoch in range(4):
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(order_key, epoch), 30))
+        for index in order.reshape(3, 10):
+            rate = (1.0 + visits) ** -0.7
+            one = np.eye(2) + 3.0 * rows[index].T @ rows[index] / noise**2
+            two = 3.0 * rows[index].T @ x[index] / noise**2
+            precision += rate * (one - precision)
+            linear += rate * (two - linear)
+            value += rate * (np.linalg.solve(one, two) - value)
+            visits += 1
+    if family is vfe.Point:
+        assert_close(learned.belief.location, value, 1e-8)
+        return
+    assert_close(learned.belief.location, np.linalg.solve(precision, linear), 1e-8)
+    assert_close(learned.belief.covariance(), np.linalg.inv(precision), 1e-8)
+    # F of the whole data, the shared part once: by the closed form under this belief.
+    mean, covariance = np.asarray(learned.belief.location), np.linalg.inv(precision)
+    residual = x - rows @ mean
+    spread = np.einsum("ni,ij,nj->n", rows, covariance, rows)
+    by_hand = 0.5 * (np.log(2 * np.pi * noise**2) + (residual**2 + spread) / noise**2)
+    last = learned.free_energy
+    assert last.observed["x"].shape == (30,)
+    # The last minibatch was measured under the last belief, the others under earlier ones.
+    assert_close(np.asarray(last.observed["x"])[index], by_hand[index], 1e-8)
+    assert learned.history["total"][-1] * 30 == pytest.approx(float(last.total), rel=1e-12)
+
+
+def test_minibatches_with_local_and_shared_latents():
+    """x_n = t + z_n + noise: minibatches learn the noise and t that the whole data set would."""
+    rng = np.random.default_rng(3)
+    x = 2.0 + rng.normal(size=(120, 3)) + 0.5 * rng.normal(size=(120, 3))
+    model = vfe.Model(
+        t=vfe.gaussian(jnp.zeros(3), scale=4.0, shared=True),
+        z=vfe.gaussian(jnp.zeros(3)),
+        x=vfe.gaussian(lambda t, z: t + z, scale=vfe.learnable(1.0), parents=("t", "z")),
+    )
+    options = {"belief": vfe.DiagonalGaussian, "expectation": vfe.Taylor(), "perception_steps": 20}
+    whole = vfe.learn(model, {"x": x}, epochs=150, optimiser=cosine(0.2, 150), **options)
+    small = vfe.learn(model, {"x": x}, epochs=40, batch_size=20, optimiser=cosine(0.1, 240), **options)
+    found, wanted = small.belief["t"], whole.belief["t"]
+    assert np.all(np.abs(np.asarray(found.mean - wanted.mean)) < np.asarray(wanted.sd))
+    assert_close(found.sd, wanted.sd, 0.05)
+    one, two = (float(m.model["x"].noise.log_precision) for m in (small, whole))
+    assert one == pytest.approx(two, abs=0.05)
+    assert small.history["total"][-1] == pytest.approx(whole.history["total"][-1], abs=0.02)
+    with pytest.raises(ValueError, match="coupled with every other"):
+        vfe.learn(model, {"x": x}, batch_size=20, belief=vfe.JointGaussian)
 
 
 def test_a_plate():

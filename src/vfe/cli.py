@@ -340,7 +340,3 @@ def _say(out: Console, text: str) -> None:
 def _clean(text: str) -> str:
     """Text that may come from a file, without the control characters a terminal would obey."""
     return "".join(c if c == "\n" or c.isprintable() or c == "\t" else "�" for c in text)
-
-
-if __name__ == "__main__":
-    main()

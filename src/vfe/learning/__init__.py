@@ -3,7 +3,8 @@
 from vfe.learning.attend import attend
 from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
-from vfe.learning.learn import Learned, learn
+from vfe.learning.learn import learn
+from vfe.learning.learned import Learned
 from vfe.learning.uncertainty import ParameterUncertainty, parameter_uncertainty
 
 __all__ = [

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vfe.learning.learn import Learned, learn
+from vfe.learning.learn import learn
+from vfe.learning.learned import Learned
 from vfe.learning.trainable import noises
 from vfe.model import Model
 

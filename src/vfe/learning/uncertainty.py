@@ -24,7 +24,7 @@ from vfe.conditioning import Conditioned, condition
 from vfe.exact import solve, why_not_exact
 from vfe.expectation import AbstractExpectation
 from vfe.free_energy import default_expectation, free_energy_of
-from vfe.learning.learn import Learned
+from vfe.learning.learned import Learned
 from vfe.learning.trainable import is_amortised, trainable
 from vfe.model import Model
 from vfe.perception.exact_solver import Exact

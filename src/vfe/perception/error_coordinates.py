@@ -53,10 +53,12 @@ class ErrorCoordinates(AbstractSolver):
         flat = Layout.of([(s.name, s.coordinates, s.support, s.repeated) for s in c.layout.slots])
 
         def place(e: Array) -> Array:
-            return c.push(flat.unpack(e))
+            return c.push(flat.unpack(e * spread_out))
 
+        # Where a term counts several times (a minibatch for the whole data), its error counts as longer.
+        spread_out = 1.0 / jnp.sqrt(c.multiplicity())
         errors = c.errors(progress.vector)
-        e = jnp.concatenate([errors[s.name].reshape(-1) for s in c.layout.slots])
+        e = jnp.concatenate([errors[s.name].reshape(-1) for s in c.layout.slots]) / spread_out
         gradient = jax.vjp(place, e)[1](progress.gradient)[0]
         # With a scale that depends on parents the gradient above still counts ln s: it is that of E.
         jacobian = jax.jacfwd(lambda e: c.residuals(place(e)))(e)

@@ -45,7 +45,8 @@ class GaussNewton(eqx.Module):
         def errors(u: Array) -> Array:
             above = c.errors(u)
             parts = [above[s.name].reshape(-1) for s in c.layout.slots]
-            return jnp.concatenate([*parts, c.residuals(u)])
+            hidden = jnp.concatenate([*parts, jnp.zeros(0)]) * jnp.sqrt(c.multiplicity())
+            return jnp.concatenate([hidden, c.residuals(u)])
 
         def curvature(u: Array) -> Array:
             jacobian = jax.jacfwd(errors)(u)

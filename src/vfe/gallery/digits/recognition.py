@@ -49,7 +49,8 @@ def recognise(
 
     Every label gets a belief q(z2, z1 | label) of its own: natural-gradient steps on its true
     (Monte Carlo) F, then once more from where the best label ended; or the encoder's answer, which
-    `refine` improves in the same way. q(label) then follows from F_label on fresh samples.
+    `refine` improves in the same way. An encoder has only seen whole images: where pixels are hidden it is
+    not asked. q(label) then follows from F_label on fresh samples.
 
     Images are worked on in blocks of one size, so that everything is compiled once.
     """
@@ -83,7 +84,7 @@ def _block(
 ) -> tuple[vfe.EnumeratedBelief, np.ndarray, vfe.FreeEnergy, np.ndarray]:
     family = learned.family
     fit_key, weigh_key, measure_key, predict_key = jax.random.split(key, 4)
-    encoded = isinstance(family, vfe.Amortised)
+    encoded = isinstance(family, vfe.Amortised) and not np.isnan(x).any()
     steps: dict[str, Any] = {
         "solver": vfe.NaturalGradient(0.6, vfe.GaussNewton(samples=2 if not encoded else 4)),
         "max_steps": settings.steps,

@@ -1,9 +1,4 @@
-"""A model together with what was observed: −ln p(x, z) as a function of what is hidden.
-
-This is the door of the library. Everything that perceives, learns or compares first turns a model and
-a dictionary of observations into a `Conditioned`: data are checked, NaN becomes a mask, nodes are
-sorted into observed and hidden, and hidden values get unconstrained coordinates.
-"""
+"""−ln p(x, z) of one observation as a function of what is hidden."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,106 +7,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro.distributions as dist
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from vfe.conditioning.layout import Layout
+from vfe.conditioning.residuals import located, standardised, whitened
 from vfe.model import Model, NodeInfo
-from vfe.supports import Support
-
-
-class Masked(eqx.Module):
-    """Values some of which are missing; made by [`masked`][vfe.masked]."""
-
-    values: Any
-    present: Any
-
-
-def masked(values: Any, present: Any) -> Masked:
-    """Values with a mask that is True where they are present: missing data for integer nodes.
-
-    **Raises:** `ValueError` where the shapes differ.
-
-    **Example:** `vfe.perceive(model, {"x": x, "label": vfe.masked(labels, known)})`.
-    """
-    if jnp.shape(values) != jnp.shape(present):
-        raise ValueError(
-            f"masked: values of shape {jnp.shape(values)} and a mask of shape {jnp.shape(present)}; "
-            "give one boolean per value."
-        )
-    return Masked(values, present)
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """Where one hidden continuous node lies in the vector of unconstrained coordinates.
-
-    `shape` is that of its value and `coordinates` that of its coordinates; both have a leading axis
-    over observations where `repeated`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    coordinates: tuple[int, ...]
-    support: Support
-    start: int
-    stop: int
-    repeated: bool = False
-
-    @property
-    def where(self) -> slice:
-        return slice(self.start, self.stop)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """The order of hidden continuous nodes in one vector u, parents before children."""
-
-    slots: tuple[Slot, ...]
-
-    @staticmethod
-    def of(entries: list[tuple[str, tuple[int, ...], Support, bool]]) -> "Layout":
-        """Lay out (name, shape of the value, support, repeated) one after the other."""
-        slots, start = [], 0
-        for name, shape, support, repeated in entries:
-            coordinates = support.unconstrained_shape(shape)
-            stop = start + int(np.prod(coordinates, dtype=int))
-            slots.append(Slot(name, shape, coordinates, support, start, stop, repeated))
-            start = stop
-        return Layout(tuple(slots))
-
-    @property
-    def size(self) -> int:
-        return self.slots[-1].stop if self.slots else 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(s.name for s in self.slots)
-
-    def slot(self, name: str) -> Slot:
-        for s in self.slots:
-            if s.name == name:
-                return s
-        raise ValueError(f"no hidden continuous node {name!r}; there are {list(self.names)}.")
-
-    def unpack(self, u: Float[Array, "*batch n"]) -> dict[str, Array]:
-        """The coordinates of each node, in its own shape, behind any leading axes."""
-        return {s.name: u[..., s.where].reshape(*u.shape[:-1], *s.coordinates) for s in self.slots}
-
-    def decode(self, u: Float[Array, "*batch n"]) -> dict[str, Array]:
-        """The value of each node."""
-        parts = self.unpack(u)
-        return {s.name: s.support.decode(parts[s.name]) for s in self.slots}
-
-    def encode(self, values: Mapping[str, Array]) -> Float[Array, "*batch n"]:
-        """The coordinates of the values of all nodes, as one vector behind any leading axes."""
-        parts = []
-        for s in self.slots:
-            value = jnp.asarray(values[s.name], dtype=float)
-            lead = value.shape[: value.ndim - len(s.shape)]
-            parts.append(s.support.encode(value).reshape(*lead, s.stop - s.start))
-        return jnp.concatenate(parts, -1) if parts else jnp.zeros(0)
 
 
 class Energies(eqx.Module):
@@ -212,8 +112,8 @@ class Conditioned(eqx.Module):
     def residuals(self, u: Float[Array, " n"]) -> Float[Array, " m"]:
         """The observed nodes' whitened residuals (logits, for discrete nodes) at u, in one vector.
 
-        Its Jacobian J gives the Gauss–Newton curvature Jᵀ J of the observed nodes' energy. No hidden
-        discrete nodes may be left (clamp them first).
+        Its Jacobian J gives the Gauss–Newton curvature Jᵀ J of the observed nodes' weighted energy. No
+        hidden discrete nodes may be left (clamp them first).
         """
 
         def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
@@ -224,7 +124,19 @@ class Conditioned(eqx.Module):
             return whitened(density, values[i.name], masks.get(i.name)).reshape(-1), zero
 
         found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False)
-        parts = [found.observed[n].reshape(-1) for n in self.model.order if n in found.observed]
+        parts = [
+            found.observed[n].reshape(-1) * (1.0 if n in self.shared else jnp.sqrt(self.weight))
+            for n in self.model.order
+            if n in found.observed
+        ]
+        return jnp.concatenate([*parts, jnp.zeros(0)])
+
+    def multiplicity(self) -> Float[Array, " n"]:
+        """How often the energy of each hidden element counts: once where shared, else `weight` times."""
+        parts = [
+            jnp.full(s.stop - s.start, 1.0) * (1.0 if s.name in self.shared else self.weight)
+            for s in self.layout.slots
+        ]
         return jnp.concatenate([*parts, jnp.zeros(0)])
 
     def errors(self, u: Float[Array, " n"]) -> dict[str, Array]:
@@ -473,59 +385,6 @@ class Conditioned(eqx.Module):
         )
 
 
-def located(density: Any, error: Array | None) -> Array:
-    """The mean of a density, or mean + scale ∘ error for a Gaussian."""
-    if error is None:
-        return density.mean
-    factor = getattr(density, "scale_tril", None)
-    if factor is not None:
-        return density.loc + factor @ error
-    return density.loc + density.scale * error
-
-
-def standardised(density: Any, value: Array) -> Array:
-    """(value − mean) / scale for a Gaussian: the inverse of `located`."""
-    factor = getattr(density, "scale_tril", None)
-    if factor is not None:
-        return jax.scipy.linalg.solve_triangular(factor, value - density.loc, lower=True)
-    return (value - density.loc) / density.scale
-
-
-def whitened(density: Any, value: Array, mask: Array | None) -> Array:
-    """A vector whose Jacobian J in the parents gives the Fisher curvature Jᵀ J of −ln p(value).
-
-    Gaussian: L⁻¹ (value − mean); Bernoulli: √(p (1 − p)) logits; categorical: Bᵀ logits with
-    B Bᵀ = diag(p) − p pᵀ (p held fixed).
-
-    **Raises:** `ValueError` for other densities.
-    """
-    while isinstance(density, dist.Independent):
-        density = density.base_dist
-    if isinstance(density, dist.MultivariateNormal):
-        if mask is None:
-            return standardised(density, value)
-        both = mask[:, None] & mask[None, :]
-        # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
-        covariance: Array = density.covariance_matrix  # pyright: ignore[reportAssignmentType]
-        block = jnp.where(both, covariance, jnp.eye(mask.shape[0]))
-        residual = jnp.where(mask, value - density.loc, 0.0)
-        return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(block), residual, lower=True)
-    if isinstance(density, dist.Normal):
-        result = standardised(density, value)
-    elif isinstance(density, dist.BernoulliLogits):
-        p = jax.lax.stop_gradient(jax.nn.sigmoid(density.logits))
-        result = jnp.sqrt(p * (1 - p)) * density.logits
-    elif isinstance(density, dist.CategoricalLogits):
-        p = jax.lax.stop_gradient(jax.nn.softmax(density.logits, -1))
-        result = jnp.sqrt(p) * (density.logits - (p * density.logits).sum(-1, keepdims=True))
-        mask = None if mask is None else mask[..., None]
-    else:
-        raise ValueError(
-            f"a {type(density).__name__} has no Gauss–Newton form here; use solver=vfe.Descent()"
-        )
-    return result if mask is None else jnp.where(mask, result, 0.0)
-
-
 def outer(probabilities: Mapping[str, Array], names: tuple[str, ...]) -> Array:
     """Π_n q(k_n): the joint of independent discrete beliefs."""
     joint = probabilities[names[0]]
@@ -537,197 +396,3 @@ def outer(probabilities: Mapping[str, Array], names: tuple[str, ...]) -> Array:
 def average(weights: Array, energies: Array) -> Array:
     """Σ_k w_k e_k, where a state without weight does not count however large its energy."""
     return jnp.sum(jnp.where(weights > 0, weights * jnp.where(weights > 0, energies, 0.0), 0.0))
-
-
-def condition(
-    model: Model, observed: Mapping[str, Any], *, weight: float | Array = 1.0
-) -> tuple[Conditioned, tuple[int, ...]]:
-    """Check the data, sort the nodes, and return the posterior of a batch and its leading axes.
-
-    The arrays of the result have one leading axis over observations (the leading axes of the data,
-    flattened), to be used through `Conditioned.over`.
-
-    **Raises:** `ValueError` for unknown nodes, missing inputs, wrong shapes, types or values, empty
-    data, infinities, and nodes that cannot be hidden; each names the node.
-    """
-    if not isinstance(model, Model):
-        raise TypeError(f"got a {type(model).__name__} for the model; wanted a vfe.Model.")
-    if not isinstance(observed, Mapping):
-        raise TypeError(f'observed is a {type(observed).__name__}; wanted a dictionary such as {{"x": x}}.')
-    arrays: dict[str, Array] = {}
-    masks: dict[str, Array] = {}
-    for name, raw in observed.items():
-        if name in model.plates:
-            arrays[name] = _index(name, raw, model.plates[name])
-            continue
-        info = model.describe(name)
-        arrays[name], mask = _admit(info, raw)
-        if mask is not None:
-            masks[name] = mask
-    inputs = [i.name for i in model.info if i.given and i.name not in arrays]
-    inputs += [p for p in model.plates if p not in arrays and _uses(model, p, arrays)]
-    if inputs:
-        raise ValueError(f"no values for the inputs {inputs}; a given node must always be observed.")
-    batch = model.batch_shape(arrays)
-    count = int(np.prod(batch, dtype=int))
-    if count == 0:
-        raise ValueError(f"no observations: the leading axes are {batch}.")
-    seen = tuple(n for n in arrays if n not in model.plates)
-    relevant = model.ancestors(tuple(n for n in seen if not model.describe(n).given))
-    partial = tuple(n for n in model.order if n in masks and _has_relevant_child(model, n, relevant))
-    hidden = tuple(
-        i.name
-        for i in model.info
-        if i.name in relevant and not i.given and (i.name not in arrays or i.name in partial)
-    )
-    pruned = tuple(n for n in model.order if n not in arrays and n not in relevant)
-    for name in hidden:
-        _can_be_hidden(model.describe(name), name in partial)
-    common = {n: a for n, a in arrays.items() if n not in model.plates and model.describe(n).shared}
-    if any(n in masks for n in common):
-        raise ValueError(f"the shared nodes {[n for n in common if n in masks]} have missing values.")
-    flat = {n: a.reshape(count, *a.shape[len(batch) :]) for n, a in arrays.items() if n not in common}
-    flat_masks = {n: m.reshape(count, *m.shape[len(batch) :]) for n, m in masks.items()}
-    repeats = count if any(model.describe(n).shared for n in hidden) else None
-    conditioned = Conditioned(
-        model,
-        flat,
-        flat_masks,
-        common,
-        jnp.asarray(weight, float),
-        hidden,
-        partial,
-        (),
-        pruned,
-        repeats,
-    )
-    return conditioned, batch
-
-
-def _uses(model: Model, plate: str, arrays: Mapping[str, Array]) -> bool:
-    """Whether a node outside the plate looks a group's value up."""
-    inside = {i.name for i in model.info if i.plate is not None and i.plate.name == plate}
-    return any(i.plate is None and inside & set(i.parents) for i in model.info)
-
-
-def _has_relevant_child(model: Model, name: str, relevant: frozenset[str]) -> bool:
-    return any(c in relevant for c in model.children(name))
-
-
-def _can_be_hidden(info: NodeInfo, partial: bool) -> None:
-    if info.discrete and info.states is None:
-        raise ValueError(
-            f"node {info.name!r} is discrete with shape {info.shape} and hidden; the library sums "
-            "over scalar nodes with finitely many states. Make it one scalar node per element, or "
-            "observe it."
-        )
-    if info.support.kind == "other":
-        raise ValueError(
-            f"node {info.name!r} is hidden and its support ({info.support.name}) has no unconstrained "
-            "coordinates here, or depends on its parents; write it as a function of a node with a "
-            "fixed support."
-        )
-    if partial and not (info.support.is_real or info.discrete):
-        raise ValueError(
-            f"node {info.name!r} has children and missing elements, and its support "
-            f"({info.support.name}) is constrained; observe it in full or not at all."
-        )
-    if partial and info.shared:
-        raise ValueError(f"node {info.name!r} is shared and has missing elements.")
-
-
-def _numbers(array: Array) -> np.ndarray | None:
-    return None if isinstance(array, Tracer) else np.asarray(array)
-
-
-def _index(name: str, raw: Any, size: int) -> Array:
-    array = jnp.asarray(raw)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise ValueError(f"plate {name!r}: got type {array.dtype}; wanted integers 0 … {size - 1}.")
-    numbers = _numbers(array)
-    if numbers is not None and numbers.size and (numbers.min() < 0 or numbers.max() >= size):
-        raise ValueError(
-            f"plate {name!r}: indices from {numbers.min()} to {numbers.max()}; wanted 0 … {size - 1}."
-        )
-    return array
-
-
-def _admit(info: NodeInfo, raw: Any) -> tuple[Array, Array | None]:
-    """A clean array and a mask (None where everything is present), or an error with the node's name."""
-    mask = None
-    where = f"node {info.name!r} (parents: {list(info.parents)})"
-    if isinstance(raw, Masked):
-        mask = jnp.asarray(raw.present, bool)
-        raw = raw.values
-    try:
-        if not isinstance(raw, jax.Array):
-            raw = np.asarray(raw)
-            if raw.dtype.kind not in "buif":
-                raise TypeError(f"type {raw.dtype}")
-        array = jnp.asarray(raw)
-        if jnp.issubdtype(array.dtype, jnp.complexfloating):
-            raise TypeError(f"type {array.dtype}")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: got data of {error}; wanted an array of numbers.") from None
-    if jnp.issubdtype(array.dtype, jnp.floating) and isinstance(raw, np.ndarray):
-        numbers: np.ndarray | None = raw
-    else:
-        numbers = _numbers(array)
-    if numbers is not None and numbers.dtype.kind == "f":
-        missing = np.isnan(numbers)
-        hidden_inf = np.isinf(numbers) if mask is None else np.isinf(numbers) & np.asarray(mask)
-        if hidden_inf.any():
-            raise ValueError(
-                f"{where}: {int(hidden_inf.sum())} elements are infinite; remove them, or write NaN "
-                "where a value is missing."
-            )
-        if missing.any():
-            mask = ~missing if mask is None else np.asarray(mask) & ~missing
-            mask = jnp.asarray(mask)
-    if mask is not None and _numbers(mask) is not None and np.asarray(mask).all():
-        mask = None
-    if mask is not None:
-        array = jnp.where(mask, array, jnp.zeros((), array.dtype))
-        if info.given:
-            raise ValueError(f"{where}: a given node has missing values; inputs must be known.")
-    numbers = _numbers(array)
-    present = None if numbers is None else (numbers if mask is None else numbers[np.asarray(mask)])
-    if info.discrete:
-        if array.dtype == bool:
-            array = array.astype(int)
-        elif jnp.issubdtype(array.dtype, jnp.floating):
-            if present is None or not (present == np.round(present)).all():
-                raise ValueError(
-                    f"{where}: it is discrete and got fractional values; wanted integers (grey values "
-                    "want a Gaussian node)."
-                )
-            array = array.astype(int)
-        if present is not None and present.size:
-            low, high = present.min(), present.max()
-            name = info.support.name.lower()
-            limit = info.states - 1 if info.states is not None else (1 if "bool" in name else None)
-            if (not info.given and low < 0) or (limit is not None and high > limit):
-                raise ValueError(
-                    f"{where}: got values from {low} to {high}; wanted 0 … "
-                    f"{'' if limit is None else limit}."
-                )
-    else:
-        array = array.astype(float)
-        if present is not None and present.size:
-            low, high = info.support.lower, info.support.upper
-            bad = (info.support.kind == "positive" and (present <= low).any()) or (
-                info.support.kind == "interval" and ((present < low) | (present > high)).any()
-            )
-            if bad:
-                raise ValueError(
-                    f"{where}: values from {present.min()} to {present.max()} leave its support "
-                    f"({info.support.name})."
-                )
-    if mask is not None and not info.splits and info.shape:
-        whole = mask.all(-1) == mask.any(-1)
-        if _numbers(whole) is not None and not np.asarray(whole).all():
-            raise ValueError(
-                f"{where}: single elements are missing, but its density is of whole vectors; make "
-                "every vector complete or wholly missing."
-            )
-    return array, mask

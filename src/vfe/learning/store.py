@@ -1,0 +1,137 @@
+"""The beliefs learning keeps from visit to visit, in the order of the data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from vfe.beliefs import AbstractBelief
+from vfe.conditioning import Conditioned, condition
+from vfe.free_energy import FreeEnergy, align, leading_axes
+from vfe.learning.contrast import Contrast
+from vfe.learning.trainable import is_amortised
+from vfe.model import Model
+from vfe.perception.perceive import prepare_start, start_belief
+
+
+def count_of(conditioned: Conditioned) -> int:
+    """The number of observations."""
+    if conditioned.repeats is not None:
+        return conditioned.repeats
+    return next(iter(conditioned.observed.values())).shape[0]
+
+
+def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Whole batches; what is left over of an epoch joins the last batch's shape by wrapping round."""
+    full = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    rest = len(order) % size
+    if rest:
+        full.append(np.concatenate([order[-rest:], order[: size - rest]]))
+    return full
+
+
+def first_store(
+    conditioned: Conditioned,
+    family: Any,
+    contrast: Contrast | None,
+    key: PRNGKeyArray,
+    labels: Array | None,
+    node: str | None = None,
+) -> dict[str, Any] | None:
+    """Beliefs to start from, one per observation (and per label, under contrast).
+
+    Without contrast but with labels, `node` is held at them.
+    """
+    if is_amortised(family):
+        if contrast is None:
+            return None
+        return {"last": jnp.zeros((count_of(conditioned), conditioned.discrete[contrast.node]))}
+    if contrast is None:
+        if labels is None:
+            belief = conditioned.over(lambda c: start_belief(c, family, key))
+        else:
+            belief = conditioned.over(lambda c, l: start_belief(c.clamp(node, l), family, key), labels)
+        return _begun(belief, conditioned)
+    states = conditioned.discrete[contrast.node]
+
+    def one(c: Conditioned) -> Any:
+        return eqx.filter_vmap(lambda k: start_belief(c.clamp(contrast.node, k), family, key))(
+            jnp.arange(states)
+        )
+
+    belief = eqx.filter_jit(lambda c: c.over(one))(conditioned)
+    return {"belief": belief, "last": jnp.zeros((count_of(conditioned), states))}
+
+
+def given_store(
+    belief: AbstractBelief,
+    conditioned: Conditioned,
+    observed: Mapping[str, Any],
+    model: Model,
+    contrast: Contrast | None,
+) -> dict[str, Any]:
+    """The beliefs that were handed in, one per observation."""
+    if contrast is not None:
+        raise ValueError("learn: under contrast every label has beliefs of its own; give belief= a class.")
+    count = count_of(conditioned)
+    _, batch = condition(model, observed)
+    flat = leading_axes(align(belief, conditioned)) == (count,)
+    return _begun(prepare_start(belief, conditioned, (count,) if flat else batch), conditioned)
+
+
+def _begun(belief: Any, conditioned: Conditioned) -> dict[str, Any]:
+    """Beliefs before the first visit; where latents are shared, visits are counted."""
+    counted = {} if conditioned.repeats is None else {"visits": jnp.zeros(())}
+    return {"belief": belief, **counted}
+
+
+def rows_of(tree: Any, index: Array) -> Any:
+    """Some rows of every array."""
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def put_rows(tree: Any, index: Array, new: Any) -> Any:
+    """Every array with some of its rows replaced."""
+    return jax.tree.map(lambda a, b: a.at[index].set(b), tree, new)
+
+
+def gather(pieces: list[FreeEnergy], order: np.ndarray, conditioned: Conditioned) -> FreeEnergy:
+    """F per observation in the order of the data, from the batches of one epoch.
+
+    The terms of shared nodes are averaged over the batches.
+    """
+    if conditioned.repeats is not None and len(pieces) == 1:
+        return pieces[0]
+    _, first = np.unique(order, return_index=True)
+    shared = conditioned.shared if conditioned.repeats is not None else ()
+
+    def over_nodes(terms: list[Any]) -> Any:
+        if terms[0] is None:
+            return None
+        return {n: one([t[n] for t in terms], n in shared) for n in terms[0]}
+
+    def one(parts: list[np.ndarray], once: bool) -> np.ndarray:
+        if once:
+            return np.mean(parts, axis=0)
+        array = np.concatenate([np.atleast_1d(p) for p in parts])
+        return array[first] if array.shape[:1] == order.shape else array[0]
+
+    found = jax.device_get(pieces)
+    error: Any = None
+    if found[0].error is not None:
+        errors = [f.error for f in found]
+        error = one(errors, False) if not shared else np.sqrt(np.sum(np.square(errors))) / len(errors)
+    return FreeEnergy(
+        over_nodes([f.observed for f in found]),
+        over_nodes([f.hidden for f in found]),
+        over_nodes([f.entropies for f in found]),
+        error,
+        conditioned.weight,
+        found[0].kind,
+        found[0].shared,
+        found[0].order,
+    )

@@ -189,7 +189,7 @@ def test_error_coordinates_reach_the_posterior(number):
     assert_close(percept.trace[-1], c["map_energy"], 1e-8, "what was minimised")
 
 
-@pytest.mark.parametrize("number", [0, 3, 6, 8])
+@pytest.mark.parametrize("number", CASES)
 def test_natural_gradient_reaches_the_posterior(number):
     """Claim 23, first part: one unit step in natural parameters solves a linear-Gaussian model."""
     c = case(number)
@@ -203,7 +203,7 @@ def test_natural_gradient_reaches_the_posterior(number):
     assert_close(percept.free_energy.total, c["neg_log_evidence"], 1e-8, "F")
 
 
-@pytest.mark.parametrize("number", [1, 3, 7])
+@pytest.mark.parametrize("number", CASES)
 def test_exact_solver(number):
     """The closed form asked for as a solver."""
     c = case(number)
@@ -213,7 +213,7 @@ def test_exact_solver(number):
     assert_close(percept.free_energy.total, c["neg_log_evidence_batch"], 1e-8, "F")
 
 
-@pytest.mark.parametrize("number", [0, 3, 5, 8])
+@pytest.mark.parametrize("number", CASES)
 def test_coordinate_ascent_reaches_the_best_mean_field(number):
     """Means of the posterior to 1e-6 and the F of the best belief factorised over levels to 1e-8."""
     c = case(number)
@@ -231,7 +231,7 @@ def test_coordinate_ascent_reaches_the_best_mean_field(number):
     assert np.all(np.diff(np.asarray(percept.trace)) <= 1e-11)
 
 
-@pytest.mark.parametrize("number", [0, 8])
+@pytest.mark.parametrize("number", CASES)
 def test_coordinate_ascent_by_element(number):
     c = case(number)
     percept = vfe.perceive(
@@ -247,15 +247,15 @@ def test_coordinate_ascent_by_element(number):
     assert_close(percept.free_energy.total, c["optmfdiag_F"], 1e-8, "F")
 
 
+@pytest.mark.parametrize("number", CASES)
 @pytest.mark.parametrize(
-    ("number", "solver", "belief"),
+    ("solver", "belief"),
     [
-        (5, vfe.Descent(), vfe.Laplace),
-        (8, vfe.Descent(), vfe.JointGaussian),
-        (8, vfe.GradientFlow(), vfe.Laplace),
-        (2, vfe.GradientFlow(), vfe.Laplace),
+        (vfe.Descent(), vfe.Laplace),
+        (vfe.Descent(), vfe.JointGaussian),
+        (vfe.GradientFlow(), vfe.Laplace),
     ],
-    ids=["L-BFGS-Laplace", "L-BFGS-joint", "flow-two-levels", "flow-four-levels"],
+    ids=["L-BFGS-Laplace", "L-BFGS-joint", "flow-Laplace"],
 )
 def test_general_solvers_reach_the_posterior(number, solver, belief):
     """Solvers that know nothing of the model's form: the same answer as the closed form."""

@@ -41,7 +41,7 @@ from vfe.perception.feed_forward import FeedForward
 from vfe.perception.implicit import attach
 from vfe.perception.langevin import Langevin, sample_posterior
 from vfe.perception.loop import AbstractSolver, Outcome, run, stride_of
-from vfe.perception.objective import pose
+from vfe.perception.objective import Objective, pose
 from vfe.perception.percept import Percept
 from vfe.perception.status import DivergenceError, Status
 
@@ -307,12 +307,11 @@ def infer(
         )
     chosen.check(objective, target)
     limits = (settings.max_steps, settings.rtol, settings.atol)
-    vector, outcome = run(objective, chosen, vector, *limits)
     if family is Laplace:
         _check_size(conditioned)
-        for _ in range(ESCAPES):
-            vector, again = run(objective, chosen, _escape(objective, vector), *limits)
-            outcome = _joined(outcome, again, stride_of(settings.max_steps))
+        vector, outcome = _run_to_minimum(objective, chosen, vector, limits)
+    else:
+        vector, outcome = run(objective, chosen, vector, *limits)
     outcome = jax.lax.stop_gradient(outcome)
     live = eqx.tree_at(lambda o: o.conditioned, objective, conditioned)
     belief = objective.belief(attach(jax.lax.stop_gradient(vector), live))
@@ -366,6 +365,30 @@ def _check_size(conditioned: Conditioned) -> None:
             f"observation (the limit is {LARGEST_CURVATURE:,} elements); use belief=vfe.Point, or "
             "vfe.DiagonalGaussian."
         )
+
+
+def _run_to_minimum(
+    objective: Objective, solver: AbstractSolver, vector: Array, limits: tuple[int, float, float]
+) -> tuple[Array, Outcome]:
+    """Run, and where that ends at a saddle leave it and run again, at most `ESCAPES` times."""
+
+    def going(carry: Any) -> Array:
+        number, _, _, moved = carry
+        return (number <= ESCAPES) & moved
+
+    def once(carry: Any) -> Any:
+        number, vector, before, _ = carry
+        vector, outcome = run(objective, solver, vector, *limits)
+        both = _joined(before, outcome, stride_of(limits[0]))
+        outcome = jax.tree.map(lambda a, b: jnp.where(number == 0, a, b), outcome, both)
+        away = jnp.where(number < ESCAPES, _escape(objective, vector), vector)
+        return number + 1, away, outcome, jnp.any(away != vector)
+
+    shapes = jax.eval_shape(lambda v: run(objective, solver, v, *limits)[1], vector)
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    first = (jnp.zeros((), int), vector, nothing, jnp.ones((), bool))
+    _, vector, outcome, _ = jax.lax.while_loop(going, once, first)
+    return vector, outcome
 
 
 def _escape(objective: Any, vector: Array) -> Array:

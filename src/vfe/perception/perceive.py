@@ -384,8 +384,7 @@ def _run_to_minimum(
         away = jnp.where(number < ESCAPES, _escape(objective, vector), vector)
         return number + 1, away, outcome, jnp.any(away != vector)
 
-    shapes = jax.eval_shape(lambda v: run(objective, solver, v, *limits)[1], vector)
-    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    nothing = _ended(jnp.zeros((), vector.dtype), limits[0], Status.max_steps)
     first = (jnp.zeros((), int), vector, nothing, jnp.ones((), bool))
     _, vector, outcome, _ = jax.lax.while_loop(going, once, first)
     return vector, outcome
@@ -483,7 +482,11 @@ def _pick(flags: Array, new: Array, old: Array) -> Array:
 
 
 def _immediate(value: Array, settings: Settings, status: Status = Status.converged) -> Outcome:
-    stride = stride_of(settings.max_steps)
-    points = -(-settings.max_steps // stride) + 1
-    zero = jnp.zeros(())
+    return _ended(value, settings.max_steps, status)
+
+
+def _ended(value: Array, max_steps: int, status: Status) -> Outcome:
+    """An outcome without a step."""
+    points = -(-max_steps // stride_of(max_steps)) + 1
+    zero = jnp.zeros((), value.dtype)
     return Outcome(jnp.asarray(status.value), jnp.zeros((), int), jnp.full((points,), value), zero, zero)

@@ -433,3 +433,24 @@ def test_ancestral_samples():
     assert_close(np.asarray(held["x"]).std(), 0.3, 0.02)
     with pytest.raises(ValueError, match=r"inputs \['u'\]"):
         model.sample(jax.random.key(0))
+
+
+@pytest.mark.core
+def test_a_hierarchy_of_tables():
+    """p(x) of three discrete levels made in one line, by matrix products."""
+    top = np.array([0.3, 0.7])
+    middle = np.array([[0.9, 0.2], [0.05, 0.3], [0.05, 0.5]])
+    bottom = np.array([[0.6, 0.1, 0.5], [0.4, 0.9, 0.5]])
+    model = vfe.hierarchy(
+        [
+            vfe.categorical(top),
+            vfe.categorical(middle, parents="above"),
+            vfe.categorical(bottom, parents="above"),
+        ]
+    )
+    percept = vfe.perceive(model, {"x": np.array([0, 1])})
+    assert_close(-percept.free_energy.total, np.log(bottom @ middle @ top), 1e-12)
+    with pytest.raises(ValueError, match="they follow from its place"):
+        vfe.hierarchy([vfe.categorical(middle, parents="above"), vfe.categorical(bottom, parents="above")])
+    with pytest.raises(ValueError, match="they follow from its place"):
+        vfe.hierarchy([4, vfe.gaussian(lambda z: z, parents="z1")])

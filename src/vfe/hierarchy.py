@@ -17,7 +17,8 @@ def hierarchy(levels: Sequence[int | AbstractConditional], *, key: PRNGKeyArray 
 
     The nodes are named z_n, …, z1, x, each the parent of the next.
 
-    **Arguments:** `levels`: a node made without parents (`vfe.gaussian(top_down)`, …), or a number of
+    **Arguments:** `levels`: a node made without parents (`vfe.gaussian(top_down)`, …) or with
+    `parents="above"` (which a table wants: `vfe.categorical(table, parents="above")`), or a number of
     elements: at the top a standard normal, below a Gaussian whose mean is a `vfe.MLP` of the level
     above and whose scale is learned; `key`: draws the weights where a level is a number.
 
@@ -43,10 +44,10 @@ def hierarchy(levels: Sequence[int | AbstractConditional], *, key: PRNGKeyArray 
                 top_down = MLP(size, level, width, 1, key=jax.random.fold_in(key, number))
                 node = gaussian(top_down, scale=learnable(1.0), parents=above)
         elif isinstance(level, AbstractConditional):
-            if level.parents:
+            if level.parents and (level.parents != ("above",) or above is None):
                 raise ValueError(
                     f"hierarchy: level {number} already has the parents {level.parents}; make it "
-                    "without, they follow from its place."
+                    'without, or with parents="above" below the top: they follow from its place.'
                 )
             node = dataclasses.replace(level, parents=parents)
         else:

@@ -1,5 +1,8 @@
 """Gaussian beliefs: diagonal, by node, joint, and Laplace."""
 
+import abc
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -47,99 +50,74 @@ class DiagonalGaussian(AbstractGaussian):
         return jnp.exp(self.log_scale)[..., None] * jnp.eye(self.layout.size)
 
 
-def _below(layout: Layout, joint: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the elements below the diagonal that a factor may have."""
-    rows, columns = np.tril_indices(layout.size, -1)
-    if joint:
-        return rows, columns
-    block = np.zeros(layout.size, int)
-    for number, s in enumerate(layout.slots):
-        block[s.where] = number
-    keep = block[rows] == block[columns]
-    return rows[keep], columns[keep]
+class AbstractCholesky(AbstractGaussian):
+    """q(u) = N(u; m, L Lᵀ) by the logarithms of L's diagonal and some of the elements below it."""
+
+    layout: Layout = eqx.field(static=True)
+    location: Float[Array, "*batch n"]
+    log_scale: Float[Array, "*batch n"]
+    below: Float[Array, "*batch k"]
+
+    @classmethod
+    @abc.abstractmethod
+    def elements(cls, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the elements below the diagonal that L may have."""
+
+    @classmethod
+    def size(cls, layout: Layout) -> int:
+        return 2 * layout.size + len(cls.elements(layout)[0])
+
+    @classmethod
+    def from_vector(cls, layout: Layout, vector: Array) -> Self:
+        n = layout.size
+        return cls(layout, vector[..., :n], vector[..., n : 2 * n], vector[..., 2 * n :])
+
+    @classmethod
+    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> Self:
+        rows, columns = cls.elements(layout)
+        diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
+        return cls(layout, location, jnp.log(diagonal), factor[..., rows, columns])
+
+    @classmethod
+    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> Self:
+        location, layout = conditioned.start(), conditioned.layout
+        below = jnp.zeros(len(cls.elements(layout)[0]))
+        return cls(layout, location, jnp.full_like(location, -1.0), below)
+
+    def log_diagonal(self) -> Array:
+        return self.log_scale
+
+    def factor(self) -> Array:
+        rows, columns = self.elements(self.layout)
+        diagonal = jnp.exp(self.log_scale)[..., None] * jnp.eye(self.layout.size)
+        return diagonal.at[..., rows, columns].set(self.below)
 
 
-class NodeGaussian(AbstractGaussian):
+class NodeGaussian(AbstractCholesky):
     """q(u) = Π_i N(u_i; m_i, L_i L_iᵀ): a full covariance within each node, none between nodes.
 
     **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.NodeGaussian)`.
     """
 
-    layout: Layout = eqx.field(static=True)
-    location: Float[Array, "*batch n"]
-    log_scale: Float[Array, "*batch n"]
-    below: Float[Array, "*batch k"]
-
     @classmethod
-    def size(cls, layout: Layout) -> int:
-        return 2 * layout.size + len(_below(layout, False)[0])
-
-    @classmethod
-    def from_vector(cls, layout: Layout, vector: Array) -> "NodeGaussian":
-        n = layout.size
-        return cls(layout, vector[..., :n], vector[..., n : 2 * n], vector[..., 2 * n :])
-
-    @classmethod
-    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "NodeGaussian":
-        rows, columns = _below(layout, False)
-        diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
-        return cls(layout, location, jnp.log(diagonal), factor[..., rows, columns])
-
-    @classmethod
-    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "NodeGaussian":
-        location = conditioned.start()
-        below = jnp.zeros(len(_below(conditioned.layout, False)[0]))
-        return cls(conditioned.layout, location, jnp.full_like(location, -1.0), below)
-
-    def log_diagonal(self) -> Array:
-        return self.log_scale
-
-    def factor(self) -> Array:
-        return _assemble(self.log_scale, self.below, _below(self.layout, False))
+    def elements(cls, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = np.tril_indices(layout.size, -1)
+        block = np.zeros(layout.size, int)
+        for number, s in enumerate(layout.slots):
+            block[s.where] = number
+        keep = block[rows] == block[columns]
+        return rows[keep], columns[keep]
 
 
-class JointGaussian(AbstractGaussian):
+class JointGaussian(AbstractCholesky):
     """q(u) = N(u; m, L Lᵀ): one full covariance for all nodes together.
 
     **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.JointGaussian)`.
     """
 
-    layout: Layout = eqx.field(static=True)
-    location: Float[Array, "*batch n"]
-    log_scale: Float[Array, "*batch n"]
-    below: Float[Array, "*batch k"]
-
     @classmethod
-    def size(cls, layout: Layout) -> int:
-        return 2 * layout.size + layout.size * (layout.size - 1) // 2
-
-    @classmethod
-    def from_vector(cls, layout: Layout, vector: Array) -> "JointGaussian":
-        n = layout.size
-        return cls(layout, vector[..., :n], vector[..., n : 2 * n], vector[..., 2 * n :])
-
-    @classmethod
-    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "JointGaussian":
-        rows, columns = _below(layout, True)
-        diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
-        return cls(layout, location, jnp.log(diagonal), factor[..., rows, columns])
-
-    @classmethod
-    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "JointGaussian":
-        location = conditioned.start()
-        below = jnp.zeros(len(_below(conditioned.layout, True)[0]))
-        return cls(conditioned.layout, location, jnp.full_like(location, -1.0), below)
-
-    def log_diagonal(self) -> Array:
-        return self.log_scale
-
-    def factor(self) -> Array:
-        return _assemble(self.log_scale, self.below, _below(self.layout, True))
-
-
-def _assemble(log_scale: Array, below: Array, index: tuple[np.ndarray, np.ndarray]) -> Array:
-    factor = jnp.exp(log_scale)[..., None] * jnp.eye(log_scale.shape[-1])
-    return factor.at[..., index[0], index[1]].set(below)
+    def elements(cls, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        return np.tril_indices(layout.size, -1)
 
 
 class Laplace(AbstractGaussian):

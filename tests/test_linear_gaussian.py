@@ -254,8 +254,9 @@ def test_coordinate_ascent_by_element(number):
         (vfe.Descent(), vfe.Laplace),
         (vfe.Descent(), vfe.JointGaussian),
         (vfe.GradientFlow(), vfe.Laplace),
+        (vfe.Anderson(), vfe.Laplace),
     ],
-    ids=["L-BFGS-Laplace", "L-BFGS-joint", "flow-Laplace"],
+    ids=["L-BFGS-Laplace", "L-BFGS-joint", "flow-Laplace", "Anderson-Laplace"],
 )
 def test_general_solvers_reach_the_posterior(number, solver, belief):
     """Solvers that know nothing of the model's form: the same answer as the closed form."""

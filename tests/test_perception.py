@@ -10,6 +10,8 @@ import pytest
 from helpers import assert_close, normal_energy
 
 import vfe
+from vfe.conditioning import condition
+from vfe.perception.anderson import solve_small
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -144,8 +146,16 @@ class Quartic(dist.Distribution):
         (vfe.Descent(), vfe.DiagonalGaussian),
         (vfe.NaturalGradient(0.5), vfe.JointGaussian),
         (vfe.GradientFlow(), vfe.Point),
+        (vfe.Anderson(), vfe.Point),
     ],
-    ids=["ErrorCoordinates", "Descent-Laplace", "Descent-Gaussian", "NaturalGradient", "GradientFlow"],
+    ids=[
+        "ErrorCoordinates",
+        "Descent-Laplace",
+        "Descent-Gaussian",
+        "NaturalGradient",
+        "GradientFlow",
+        "Anderson",
+    ],
 )
 def test_trace_never_rises(solver, belief):
     """Monotone solvers lower the objective at every point of the trace, in a nonlinear model."""
@@ -336,3 +346,77 @@ def test_nothing_hidden():
     model = vfe.Model(x=vfe.gaussian(np.zeros(2)))
     percept = vfe.perceive(model, {"x": np.ones((3, 2))})
     assert_close(percept.free_energy.total, normal_energy(np.ones((3, 2)), 0.0, 1.0).sum(1), 1e-13)
+
+
+# Error coordinates.
+
+
+def every_kind():
+    """Hidden Gaussians: diagonal and full noise, one scale with a parent; three kinds of output."""
+    rng = np.random.default_rng(4)
+    root = rng.normal(size=(3, 3))
+    return vfe.Model(
+        u=vfe.given((2,)),
+        a=vfe.gaussian(Tanh(rng.normal(size=(3, 2))), covariance=root @ root.T + np.eye(3), parents="u"),
+        b=vfe.gaussian(Tanh(rng.normal(size=(2, 3))), scale=lambda a: jnp.exp(0.3 * a[:2]), parents="a"),
+        c=vfe.gaussian(lambda a, b: a[:2] * b, scale=0.5, parents=("a", "b")),
+        x=vfe.gaussian(Tanh(rng.normal(size=(4, 2))), scale=0.3, parents="c"),
+        y=vfe.bernoulli(lambda b: 2 * b, parents="b"),
+        k=vfe.categorical(logits=lambda a, c: jnp.concatenate([a, c]), parents=("a", "c")),
+    )
+
+
+def data_of_every_kind(model, count):
+    key = jax.random.key(3)
+    inputs = jax.random.normal(key, (count, 2))
+    seen = model.sample(key, given={"u": inputs})
+    return {n: np.array(seen[n]) for n in ("u", "x", "y", "k")}
+
+
+def test_the_energy_in_errors():
+    """E written in the errors is E at the values they stand for, and so is its gradient: to 1e-12."""
+    model = every_kind()
+    data = data_of_every_kind(model, 1)
+    data["x"][0, 1] = np.nan
+    conditioned, _ = condition(model, data)
+    one = eqx.tree_at(
+        lambda c: (c.observed, c.masks),
+        conditioned,
+        jax.tree.map(lambda a: a[0], (conditioned.observed, conditioned.masks)),
+    )
+    e = jnp.asarray(np.random.default_rng(5).normal(size=one.layout.size))
+    unpacked = one.layout.unpack(e)
+
+    def slow(e):
+        return one.energy(one.push(one.layout.unpack(e)))
+
+    assert_close(one.error_energy(e), slow(e), 1e-13)
+    assert_close(jax.grad(one.error_energy)(e), jax.grad(slow)(e), 1e-12)
+    back = one.errors(one.push(unpacked))
+    for n in unpacked:
+        assert_close(back[n], unpacked[n], 1e-12, n)
+
+
+def test_anderson_finds_what_gauss_newton_finds():
+    """The same mode and Laplace F by both, to 1e-8, with every kind of node; alone or in a batch."""
+    model = every_kind()
+    data = data_of_every_kind(model, 3)
+    one = vfe.perceive(model, data, solver=vfe.Anderson(), **TIGHT)
+    # The model has several modes, so the other search starts beside the one found.
+    near = jax.tree.map(lambda a: a + 0.02, vfe.Point(one.belief.layout, one.belief.location))
+    two = vfe.perceive(model, data, belief=near, solver=vfe.ErrorCoordinates(), **{**TIGHT, "atol": 1e-10})
+    assert np.all(np.asarray(one.status) == vfe.Status.converged)
+    assert_close(one.belief.location, two.belief.location, 1e-8)
+    assert_close(one.trace[:, -1], two.free_energy.total, 1e-10)
+    alone = vfe.perceive(model, {n: v[1] for n, v in data.items()}, solver=vfe.Anderson(), **TIGHT)
+    assert_close(alone.belief.location, one.belief.location[1], 1e-9)
+    with pytest.raises(ValueError, match="Anderson finds modes"):
+        vfe.perceive(model, data, solver=vfe.Anderson(), belief=vfe.DiagonalGaussian)
+
+
+def test_a_small_system():
+    rng = np.random.default_rng(6)
+    root = rng.normal(size=(5, 5))
+    matrix, vector = root @ root.T + 0.1 * np.eye(5), rng.normal(size=5)
+    found = solve_small(jnp.asarray(matrix), jnp.asarray(vector))
+    assert_close(found, np.linalg.solve(matrix, vector), 1e-11)

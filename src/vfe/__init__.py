@@ -54,6 +54,7 @@ from vfe.learning import (
 from vfe.maps import MLP, Affine, Exp, Fixed, Table, learnable
 from vfe.model import Model
 from vfe.perception import (
+    Anderson,
     CoordinateAscent,
     Descent,
     DivergenceError,
@@ -75,6 +76,7 @@ __all__ = [
     "MLP",
     "Affine",
     "Amortised",
+    "Anderson",
     "AnnealedImportanceSampling",
     "Categorical",
     "Chain",

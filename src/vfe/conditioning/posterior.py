@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vfe.conditioning.layout import Layout
-from vfe.conditioning.residuals import located, standardised, whitened
+from vfe.conditioning.residuals import located, log_size, standardised, whitened
 from vfe.model import Model, NodeInfo
 
 
@@ -160,6 +160,37 @@ class Conditioned(eqx.Module):
 
         found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False)
         return {n: found.hidden[n] for n in self.layout.names}
+
+    def error_energy(self, e: Float[Array, " n"]) -> Float[Array, ""]:
+        """E at z = g(parents) + s ∘ e, written in the errors: one visit of every node, from the top down.
+
+        E = Σ_i ½ |e_i|² + ln |s_i| + ½ n_i ln 2π over the hidden Gaussian nodes, + −ln p of the observed
+        ones: the same number as `energy(push(e))`, whose derivative would pass through every mean twice.
+        """
+        layout = self.layout
+        errors = layout.unpack(e)
+
+        def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
+            if i.name not in layout.names or i.name in self.partial:
+                return self._parts(i, values, masks, originals, dummies)
+            parents = self.model.parent_values(i.name, values)
+            node = self.model.nodes[i.name]
+            if i.plate is None:
+                size = log_size(node(*parents), i.shape)
+            else:
+                shape = i.shape[1:]
+                size = self.model.over_members(i.name, lambda _, *p: log_size(node(*p), shape))(
+                    jnp.zeros(i.shape[0]), *parents
+                ).sum()
+            return jnp.zeros(()), size
+
+        found = self._at(self.push(errors), lambda names, table, q: table, {}, measure)
+        whole = found.total(self.weight, self.shared)
+        for s in layout.slots:
+            if s.name not in self.partial:
+                count = 1.0 if s.name in self.shared else self.weight
+                whole = whole + count * 0.5 * jnp.sum(errors[s.name] ** 2)
+        return whole
 
     def tables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
         """E_i(k) for every state of the discrete family of each node; all hidden nodes discrete."""

@@ -4,8 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
+
+LOG_2PI = float(np.log(2 * np.pi))
 
 
 def located(density: Any, error: Array | None) -> Array:
@@ -24,6 +27,17 @@ def standardised(density: Any, value: Array) -> Array:
     if factor is not None:
         return jax.scipy.linalg.solve_triangular(factor, value - density.loc, lower=True)
     return (value - density.loc) / density.scale
+
+
+def log_size(density: Any, shape: tuple[int, ...]) -> Array:
+    """ln |s| + ½ n ln 2π: the energy of a Gaussian at its mean."""
+    count = int(np.prod(shape, dtype=int))
+    factor = getattr(density, "scale_tril", None)
+    if factor is not None:
+        logs = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)))
+    else:
+        logs = jnp.sum(jnp.broadcast_to(jnp.log(density.scale), shape))
+    return logs + 0.5 * count * LOG_2PI
 
 
 def whitened(density: Any, value: Array, mask: Array | None) -> Array:

@@ -1,5 +1,6 @@
 """Perception: minimise F over beliefs."""
 
+from vfe.perception.anderson import Anderson
 from vfe.perception.coordinate_ascent import CoordinateAscent
 from vfe.perception.descent import Descent
 from vfe.perception.error_coordinates import ErrorCoordinates
@@ -13,6 +14,7 @@ from vfe.perception.percept import Percept
 from vfe.perception.status import DivergenceError, Status
 
 __all__ = [
+    "Anderson",
     "CoordinateAscent",
     "Descent",
     "DivergenceError",

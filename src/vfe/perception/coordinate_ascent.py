@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs import Categorical, DiagonalGaussian, Laplace, MeanField, NodeGaussian
+from vfe.conditioning import Conditioned
 from vfe.declared import why_not_quadratic
-from vfe.expectation import Taylor
+from vfe.expectation import AbstractExpectation, Taylor
 from vfe.free_energy import expected_energies
 from vfe.perception.loop import AbstractSolver, Progress, move
-from vfe.perception.objective import Objective
+from vfe.perception.objective import AbstractObjective, pose
 
 
 class CoordinateAscent(AbstractSolver):
@@ -34,23 +35,28 @@ class CoordinateAscent(AbstractSolver):
     def monotone(self) -> bool:
         return True
 
-    def check(self, objective: Objective, belief: Any) -> None:
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Array]:
+        return pose(conditioned, belief, expectation, key)
+
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
         continuous = belief.continuous if isinstance(belief, MeanField) else belief
         if not isinstance(continuous, Categorical | DiagonalGaussian | NodeGaussian):
             raise ValueError(
                 f"CoordinateAscent updates factors: got a {type(belief).__name__}; use vfe.Categorical, "
                 "vfe.NodeGaussian, vfe.DiagonalGaussian, or vfe.MeanField."
             )
-        reason = why_not_quadratic(objective.conditioned)
+        reason = why_not_quadratic(conditioned)
         if reason is not None:
             raise ValueError(
                 f"CoordinateAscent: no closed-form update, because {reason}; use solver=vfe.Descent()."
             )
 
-    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+    def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
         return jnp.zeros(())
 
-    def step(self, objective: Objective, progress: Progress) -> Progress:
+    def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
         belief = objective.belief(progress.vector)
         if isinstance(belief, MeanField):
             discrete = _discrete(objective, belief.discrete, belief.continuous)
@@ -64,7 +70,7 @@ class CoordinateAscent(AbstractSolver):
         return move(objective, progress, vector, progress.memory, still)
 
 
-def _continuous(objective: Objective, belief: Any, discrete: Categorical | None) -> Any:
+def _continuous(objective: AbstractObjective, belief: Any, discrete: Categorical | None) -> Any:
     """One sweep of exact updates over the nodes (or elements) of a Gaussian belief."""
     c = objective.conditioned
     probabilities = None if discrete is None else discrete.probabilities()
@@ -95,7 +101,7 @@ def _continuous(objective: Objective, belief: Any, discrete: Categorical | None)
     return NodeGaussian.from_factor(layout, location, factor)
 
 
-def _discrete(objective: Objective, belief: Categorical, continuous: Any) -> Categorical:
+def _discrete(objective: AbstractObjective, belief: Categorical, continuous: Any) -> Categorical:
     """One sweep of exact updates over the discrete nodes."""
     c = objective.conditioned
     for name in belief.names:

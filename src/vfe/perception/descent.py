@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from vfe.conditioning import Conditioned
+from vfe.expectation import AbstractExpectation
 from vfe.perception.loop import AbstractSolver, Progress, descends, move
-from vfe.perception.objective import Objective
+from vfe.perception.objective import AbstractObjective, pose
 
 
 class Descent(AbstractSolver):
@@ -35,13 +37,18 @@ class Descent(AbstractSolver):
     def monotone(self) -> bool:
         return self.optimiser is None
 
-    def check(self, objective: Objective, belief: Any) -> None:
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Array]:
+        return pose(conditioned, belief, expectation, key)
+
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
         return None
 
-    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+    def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
         return self._optimiser().init(vector), jnp.zeros((), bool)
 
-    def step(self, objective: Objective, progress: Progress) -> Progress:
+    def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
         optimiser = optax.with_extra_args_support(self._optimiser())
         inner, forgotten = progress.memory
         update, inner = optimiser.update(

@@ -5,13 +5,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs import Point
-from vfe.conditioning import Layout
+from vfe.conditioning import Conditioned
 from vfe.declared import hidden_gaussians
+from vfe.expectation import AbstractExpectation
 from vfe.perception.loop import AbstractSolver, Progress, attempt
-from vfe.perception.objective import Objective
+from vfe.perception.objective import AbstractObjective, pose_in_errors
 
 
 class ErrorCoordinates(AbstractSolver):
@@ -34,34 +35,31 @@ class ErrorCoordinates(AbstractSolver):
     def monotone(self) -> bool:
         return True
 
-    def check(self, objective: Objective, belief: Any) -> None:
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Array]:
+        return pose_in_errors(conditioned, belief, expectation, key)
+
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
         if not isinstance(belief, Point):
             raise ValueError(
                 f"ErrorCoordinates finds modes: got a {type(belief).__name__}; use belief=vfe.Laplace "
                 "or vfe.Point, or solver=vfe.Descent()."
             )
-        reason = hidden_gaussians(objective.conditioned)
+        reason = hidden_gaussians(conditioned)
         if reason is not None:
             raise ValueError(f"ErrorCoordinates: {reason}; use solver=vfe.Descent().")
-        eqx.filter_eval_shape(objective.conditioned.residuals, belief.location)
+        eqx.filter_eval_shape(conditioned.residuals, belief.location)
 
-    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+    def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
         return jnp.zeros((), vector.dtype), jnp.zeros((), int)
 
-    def step(self, objective: Objective, progress: Progress) -> Progress:
-        c = objective.conditioned
-        flat = Layout.of([(s.name, s.coordinates, s.support, s.repeated) for s in c.layout.slots])
-
-        def place(e: Array) -> Array:
-            return c.push(flat.unpack(e * spread_out))
-
+    def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
+        c, e = objective.conditioned, progress.vector
         # Where a term counts several times (a minibatch for the whole data), its error counts as longer.
-        spread_out = 1.0 / jnp.sqrt(c.multiplicity())
-        errors = c.errors(progress.vector)
-        e = jnp.concatenate([errors[s.name].reshape(-1) for s in c.layout.slots]) / spread_out
-        gradient = jax.vjp(place, e)[1](progress.gradient)[0]
-        # With a scale that depends on parents the gradient above still counts ln s: it is that of E.
-        jacobian = jax.jacfwd(lambda e: c.residuals(place(e)))(e)
+        stretch = jnp.sqrt(c.multiplicity())
+        gradient = progress.gradient / stretch
+        jacobian = jax.jacfwd(lambda e: c.residuals(c.push(c.layout.unpack(e))))(e) / stretch
         rows, size = jacobian.shape
         if rows < size:
             small, spread = jacobian @ jacobian.T, jacobian
@@ -76,7 +74,7 @@ class ErrorCoordinates(AbstractSolver):
         else:
             inner = jax.scipy.linalg.solve(matrix, spread @ gradient, assume_a="pos")
             change = (gradient - spread.T @ inner) / ridge
-        vector = place(e - change)
+        vector = e - change / stretch
         new, accepted = attempt(objective, progress, vector)
         eased = jnp.where(damping < 1e-3, 0.0, 0.1 * damping)
         damping = jnp.where(accepted, eased, jnp.maximum(10.0 * damping, 0.1))

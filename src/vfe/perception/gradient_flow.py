@@ -5,10 +5,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from vfe.conditioning import Conditioned
+from vfe.expectation import AbstractExpectation
 from vfe.perception.loop import AbstractSolver, Progress, descends, move
-from vfe.perception.objective import Objective
+from vfe.perception.objective import AbstractObjective, pose
 
 
 class GradientFlow(AbstractSolver):
@@ -35,14 +37,19 @@ class GradientFlow(AbstractSolver):
     def monotone(self) -> bool:
         return True
 
-    def check(self, objective: Objective, belief: Any) -> None:
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Array]:
+        return pose(conditioned, belief, expectation, key)
+
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
         if self.interval <= 0:
             raise ValueError(f"GradientFlow: interval must be positive; got {self.interval}.")
 
-    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+    def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
         return jnp.asarray(self.interval, vector.dtype)
 
-    def step(self, objective: Objective, progress: Progress) -> Progress:
+    def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
         import diffrax
 
         solver = diffrax.Kvaerno3() if self.solver is None else self.solver

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from vfe.perception.objective import Objective
+from vfe.perception.objective import AbstractObjective
 
 
 @eqx.filter_custom_jvp
-def attach(vector: Float[Array, " m"], objective: Objective) -> Float[Array, " m"]:
+def attach(vector: Float[Array, " m"], objective: AbstractObjective) -> Float[Array, " m"]:
     """The optimum λ*, with its derivative in the model and the data attached.
 
     0 = ∂F/∂λ (λ*, θ), so dλ*/dθ = −(∂²F/∂λ²)⁻¹ ∂²F/∂λ∂θ.
@@ -27,7 +27,7 @@ def _attach_jvp(primals: Any, tangents: Any) -> Any:
     vector, objective = primals
     _, along = tangents
 
-    def gradient(objective: Objective) -> Array:
+    def gradient(objective: AbstractObjective) -> Array:
         return objective.gradient(vector)
 
     zero = jax.tree.map(

@@ -12,7 +12,7 @@ from vfe.beliefs import Particles
 from vfe.conditioning import Conditioned
 from vfe.perception.descent import Descent
 from vfe.perception.loop import run
-from vfe.perception.objective import Objective
+from vfe.perception.objective import AbstractObjective
 
 
 class Langevin(eqx.Module):
@@ -45,7 +45,7 @@ class Langevin(eqx.Module):
 def sample_posterior(
     conditioned: Conditioned,
     solver: Langevin,
-    objective: Objective,
+    objective: AbstractObjective,
     start: Array,
     key: PRNGKeyArray,
 ) -> tuple[Particles, Float[Array, ""]]:

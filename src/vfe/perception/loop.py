@@ -6,9 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vfe.perception.objective import Objective
+from vfe.conditioning import Conditioned
+from vfe.expectation import AbstractExpectation
+from vfe.perception.objective import AbstractObjective
 from vfe.perception.status import Status
 
 
@@ -26,7 +28,11 @@ class Progress(eqx.Module):
 
 
 def move(
-    objective: Objective, progress: Progress, vector: Array, memory: Any, stalled: Array | None = None
+    objective: AbstractObjective,
+    progress: Progress,
+    vector: Array,
+    memory: Any,
+    stalled: Array | None = None,
 ) -> Progress:
     """Progress at new parameters, with the objective and its gradient evaluated there."""
     value, gradient = jax.value_and_grad(objective.value)(vector)
@@ -45,15 +51,21 @@ class AbstractSolver(eqx.Module):
         """Whether no step may raise the objective (beyond rounding)."""
 
     @abc.abstractmethod
-    def check(self, objective: Objective, belief: Any) -> None:
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Float[Array, " m"]]:
+        """The objective in the coordinates this method works in, and those of the belief."""
+
+    @abc.abstractmethod
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
         """Refuse a belief or a model the method cannot handle, naming what is in the way."""
 
     @abc.abstractmethod
-    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+    def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
         """The solver's memory before the first step."""
 
     @abc.abstractmethod
-    def step(self, objective: Objective, progress: Progress) -> Progress:
+    def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
         """Where the solver is after one more step; see `move` and `Progress`."""
 
 
@@ -80,7 +92,7 @@ def stride_of(max_steps: int) -> int:
 
 
 def run(
-    objective: Objective,
+    objective: AbstractObjective,
     solver: AbstractSolver,
     vector: Float[Array, " m"],
     max_steps: int,
@@ -152,7 +164,7 @@ def descends(before: Progress, after: Progress) -> Array:
     return clearly | ((after.value <= before.value + slack) & (change <= 0))
 
 
-def attempt(objective: Objective, progress: Progress, vector: Array) -> tuple[Progress, Array]:
+def attempt(objective: AbstractObjective, progress: Progress, vector: Array) -> tuple[Progress, Array]:
     """Go to `vector` if the objective descends, and stay otherwise; and whether it went.
 
     One proposal a step: under vmap a search inside the step would make every observation wait for the

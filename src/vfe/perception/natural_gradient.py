@@ -7,17 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs import DiagonalGaussian, JointGaussian, Laplace, NodeGaussian
+from vfe.conditioning import Conditioned
+from vfe.expectation import AbstractExpectation
 from vfe.perception.loop import AbstractSolver, Progress, attempt
-from vfe.perception.objective import Objective
+from vfe.perception.objective import AbstractObjective, pose
 
 
 class Hessian(eqx.Module):
     """⟨∂²E/∂z²⟩ itself: may be indefinite away from the optimum, where steps are halved."""
 
-    def average(self, objective: Objective, belief: Any) -> Float[Array, "n n"]:
+    def average(self, objective: AbstractObjective, belief: Any) -> Float[Array, "n n"]:
         """The mean curvature of E under the belief."""
 
         def energy(location: Array) -> Array:
@@ -38,7 +40,7 @@ class GaussNewton(eqx.Module):
 
     samples: int | None = eqx.field(static=True, default=None)
 
-    def average(self, objective: Objective, belief: Any) -> Float[Array, "n n"]:
+    def average(self, objective: AbstractObjective, belief: Any) -> Float[Array, "n n"]:
         """The mean Gauss–Newton curvature of E under the belief."""
         c = objective.conditioned
 
@@ -80,7 +82,12 @@ class NaturalGradient(AbstractSolver):
     def monotone(self) -> bool:
         return True
 
-    def check(self, objective: Objective, belief: Any) -> None:
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Array]:
+        return pose(conditioned, belief, expectation, key)
+
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
         if not isinstance(belief, JointGaussian | NodeGaussian | DiagonalGaussian):
             raise ValueError(
                 f"NaturalGradient moves Gaussian beliefs: got a {type(belief).__name__}; use "
@@ -89,10 +96,10 @@ class NaturalGradient(AbstractSolver):
         if not 0 < self.step_size <= 1:
             raise ValueError(f"NaturalGradient: step_size must be in (0, 1]; got {self.step_size}.")
 
-    def init(self, objective: Objective, vector: Float[Array, " m"]) -> Any:
+    def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
         return jnp.asarray(self.step_size, vector.dtype), jnp.zeros((), int)
 
-    def step(self, objective: Objective, progress: Progress) -> Progress:
+    def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
         belief = objective.belief(progress.vector)
         factor, layout = belief.factor(), belief.layout
 

@@ -1,10 +1,12 @@
 """What perception minimises: E at a point, or F of a belief, as a function of one vector."""
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -14,35 +16,24 @@ from vfe.expectation import AbstractExpectation
 from vfe.free_energy import expected_energies
 
 
-class Objective(eqx.Module):
-    """F (or, for a Point, E) of one observation, as a function of the belief's parameters λ.
+class AbstractObjective(eqx.Module):
+    """What perception minimises for one observation, as a function of one vector.
 
     A Laplace belief is sought as a Point: recognition dynamics descend E, and F is evaluated at the
     end (THEORY, section 4).
     """
 
-    conditioned: Conditioned
-    expectation: AbstractExpectation
-    key: PRNGKeyArray
-    unravel: Callable[[Array], Any]
+    conditioned: eqx.AbstractVar[Conditioned]
+    expectation: eqx.AbstractVar[AbstractExpectation]
+    key: eqx.AbstractVar[PRNGKeyArray]
 
+    @abc.abstractmethod
     def belief(self, vector: Float[Array, " m"]) -> Any:
         """The belief with these parameters."""
-        return self.unravel(vector)
 
+    @abc.abstractmethod
     def value(self, vector: Float[Array, " m"]) -> Float[Array, ""]:
         """What is minimised, in nats."""
-        return self.of_belief(self.belief(vector))
-
-    def of_belief(self, belief: Any) -> Float[Array, ""]:
-        """What is minimised, for a belief."""
-        energy = self.mean_energy(belief)
-        if isinstance(belief, Point):
-            return energy
-        c = self.conditioned
-        entropies = belief.entropies()
-        entropy = sum(s.sum() * (1.0 if n in c.shared else c.weight) for n, s in entropies.items())
-        return energy - entropy
 
     def mean_energy(self, belief: Any) -> Float[Array, ""]:
         """⟨E⟩ under a belief."""
@@ -51,8 +42,55 @@ class Objective(eqx.Module):
         return energies.total(c.weight, c.shared)
 
     def gradient(self, vector: Float[Array, " m"]) -> Float[Array, " m"]:
-        """∂F/∂λ."""
+        """The derivative of what is minimised."""
         return jax.grad(self.value)(vector)
+
+
+class Objective(AbstractObjective):
+    """F (or, for a Point, E) as a function of the belief's parameters λ."""
+
+    conditioned: Conditioned
+    expectation: AbstractExpectation
+    key: PRNGKeyArray
+    unravel: Callable[[Array], Any]
+
+    def belief(self, vector: Float[Array, " m"]) -> Any:
+        return self.unravel(vector)
+
+    def value(self, vector: Float[Array, " m"]) -> Float[Array, ""]:
+        belief = self.belief(vector)
+        energy = self.mean_energy(belief)
+        if isinstance(belief, Point):
+            return energy
+        c = self.conditioned
+        entropies = belief.entropies()
+        entropy = sum(s.sum() * (1.0 if n in c.shared else c.weight) for n, s in entropies.items())
+        return energy - entropy
+
+
+class ErrorObjective(AbstractObjective):
+    """E as a function of the standardised prediction errors e, z = g(parents) + s ∘ e."""
+
+    conditioned: Conditioned
+    expectation: AbstractExpectation
+    key: PRNGKeyArray
+
+    def belief(self, vector: Float[Array, " n"]) -> Point:
+        c = self.conditioned
+        return Point(c.layout, c.push(c.layout.unpack(vector)))
+
+    def value(self, vector: Float[Array, " n"]) -> Float[Array, ""]:
+        return self.conditioned.error_energy(vector)
+
+
+def pose_in_errors(
+    conditioned: Conditioned, belief: Point, expectation: AbstractExpectation, key: PRNGKeyArray
+) -> tuple[ErrorObjective, Float[Array, " n"]]:
+    """E as a function of the errors, and those of the belief."""
+    found = conditioned.errors(belief.location)
+    parts = [found[n].reshape(-1) for n in conditioned.layout.names]
+    vector = jnp.concatenate([*parts, jnp.zeros(0, belief.location.dtype)])
+    return ErrorObjective(conditioned, expectation, key), vector
 
 
 def pose(

@@ -41,7 +41,7 @@ from vfe.perception.feed_forward import FeedForward
 from vfe.perception.implicit import attach
 from vfe.perception.langevin import Langevin, sample_posterior
 from vfe.perception.loop import AbstractSolver, Outcome, run, stride_of
-from vfe.perception.objective import Objective, pose
+from vfe.perception.objective import AbstractObjective, pose
 from vfe.perception.percept import Percept
 from vfe.perception.status import DivergenceError, Status
 
@@ -297,7 +297,6 @@ def infer(
         start = start_belief(conditioned, family, key)
     target = Point(start.layout, start.location) if family is Laplace else start
     held = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, conditioned)
-    objective, vector = pose(held, jax.lax.stop_gradient(target), expectation, key)
     chosen = solver if solver is not None else default_solver(conditioned, target)
     if not isinstance(chosen, AbstractSolver):
         raise TypeError(
@@ -305,7 +304,8 @@ def infer(
             "vfe.Descent(), vfe.ErrorCoordinates(), vfe.CoordinateAscent(), vfe.NaturalGradient(), "
             "vfe.Langevin() or vfe.Exact()."
         )
-    chosen.check(objective, target)
+    chosen.check(held, target)
+    objective, vector = chosen.pose(held, jax.lax.stop_gradient(target), expectation, key)
     limits = (settings.max_steps, settings.rtol, settings.atol)
     if family is Laplace:
         _check_size(conditioned)
@@ -368,7 +368,7 @@ def _check_size(conditioned: Conditioned) -> None:
 
 
 def _run_to_minimum(
-    objective: Objective, solver: AbstractSolver, vector: Array, limits: tuple[int, float, float]
+    objective: AbstractObjective, solver: AbstractSolver, vector: Array, limits: tuple[int, float, float]
 ) -> tuple[Array, Outcome]:
     """Run, and where that ends at a saddle leave it and run again, at most `ESCAPES` times."""
 

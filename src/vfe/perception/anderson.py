@@ -1,0 +1,119 @@
+"""Accelerated fixed-point iteration on the prediction errors: one pass down and one up at each step."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vfe.beliefs import Point
+from vfe.conditioning import Conditioned
+from vfe.declared import hidden_gaussians
+from vfe.expectation import AbstractExpectation
+from vfe.perception.loop import AbstractSolver, Progress, descends, move
+from vfe.perception.objective import AbstractObjective, pose_in_errors
+
+
+class Anderson(AbstractSolver):
+    """e ← −∂L/∂e with Anderson acceleration, in standardised errors e: z_i = g_i(z_{i+1}) + s_i ∘ e_i.
+
+    With E = ½ |e|² + L(e), L the energy of what is observed, the errors at the mode are those that the
+    feedback explains, e = −∂L/∂e. Each step mixes the last iterates so that the gradients e + ∂L/∂e,
+    taken as linear in e, cancel as far as they can; where the mixture would not go down, or E rises,
+    the plain step is taken and halved until it does, so E never rises. A step costs one evaluation of
+    the gradient, however deep the hierarchy. Gaussian hidden nodes, any observed ones; a Point or
+    Laplace belief.
+
+    **Arguments:** `memory`: how many iterates are mixed; `tries`: how many steps in a row may be
+    refused, each halving the length.
+
+    **Example:** `vfe.perceive(model, {"x": x}, solver=vfe.Anderson())`.
+
+    **Source:** Anderson 1965; Walker and Ni 2011 (type II, equivalent to GMRES where L is quadratic).
+    """
+
+    memory: int = eqx.field(static=True, default=5)
+    tries: int = eqx.field(static=True, default=20)
+
+    def __check_init__(self) -> None:
+        if self.memory < 1 or self.tries < 1:
+            raise ValueError(f"Anderson: memory={self.memory} and tries={self.tries} must be at least 1.")
+
+    @property
+    def monotone(self) -> bool:
+        return True
+
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Array]:
+        return pose_in_errors(conditioned, belief, expectation, key)
+
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
+        if not isinstance(belief, Point):
+            raise ValueError(
+                f"Anderson finds modes: got a {type(belief).__name__}; use belief=vfe.Laplace or "
+                "vfe.Point, or solver=vfe.Descent()."
+            )
+        reason = hidden_gaussians(conditioned)
+        if reason is not None:
+            raise ValueError(f"Anderson: {reason}; use solver=vfe.Descent().")
+
+    def init(self, objective: AbstractObjective, vector: Float[Array, " n"]) -> Any:
+        past = jnp.zeros((self.memory, *vector.shape), vector.dtype)
+        return past, past, jnp.zeros((), int), jnp.ones((), vector.dtype), jnp.zeros((), int)
+
+    def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
+        vectors, gradients, count, length, failures = progress.memory
+        e, g = progress.vector, progress.gradient
+        known = (jnp.arange(self.memory) < count)[:, None]
+        moved = jnp.where(known, e - vectors, 0.0)
+        changed = jnp.where(known, g - gradients, 0.0)
+        gram = changed @ changed.T
+        # A little of the identity: directions that rounding makes parallel share their weight.
+        ridge = 10 * jnp.finfo(e.dtype).eps * jnp.trace(gram) + jnp.finfo(e.dtype).tiny
+        weights = solve_small(gram + ridge * jnp.eye(self.memory), changed @ g)
+        mixed = -g - weights @ (moved - changed)
+        downhill = jnp.sum(mixed * g) < 0
+        direction = jnp.where(downhill, mixed, -g)
+        trial = move(objective, progress, e + length * direction, progress.memory)
+        accepted = descends(progress, trial)
+        kept_e, kept_g, value = (
+            jnp.where(accepted, a, b)
+            for a, b in ((trial.vector, e), (trial.gradient, g), (trial.value, progress.value))
+        )
+        # Either end of a step teaches how the gradient changes: the one that is left is remembered.
+        slot = count % self.memory
+        vectors = vectors.at[slot].set(jnp.where(accepted, e, trial.vector))
+        gradients = gradients.at[slot].set(jnp.where(accepted, g, trial.gradient))
+        failures = jnp.where(accepted, 0, failures + 1)
+        length = jnp.where(accepted, jnp.minimum(2.0 * length, 1.0), 0.5 * length)
+        stalled = (failures >= self.tries) | jnp.all(kept_e + length * direction == kept_e)
+        memory = (vectors, gradients, count + 1, length, failures)
+        return Progress(kept_e, value, kept_g, stalled, memory)
+
+
+def solve_small(matrix: Float[Array, "k k"], vector: Float[Array, " k"]) -> Float[Array, " k"]:
+    """A⁻¹ b of a small positive definite A by Cholesky, written out element by element.
+
+    Under vmap every element is then one array over the observations; a batched LAPACK call takes
+    longer than the whole step of perception for matrices of five by five.
+    """
+    k = vector.shape[0]
+    factor: list[list[Array]] = [[jnp.zeros(())] * k for _ in range(k)]
+    for i in range(k):
+        for j in range(i + 1):
+            rest = matrix[i, j] - sum((factor[i][m] * factor[j][m] for m in range(j)), jnp.zeros(()))
+            if i == j:
+                # What rounding leaves of a pivot is at least the smallest number.
+                factor[i][i] = jnp.sqrt(jnp.maximum(rest, jnp.finfo(matrix.dtype).tiny))
+            else:
+                factor[i][j] = rest / factor[j][j]
+    half: list[Array] = []
+    for i in range(k):
+        known = sum((factor[i][m] * half[m] for m in range(i)), jnp.zeros(()))
+        half.append((vector[i] - known) / factor[i][i])
+    found: list[Array] = [jnp.zeros(())] * k
+    for i in reversed(range(k)):
+        known = sum((factor[m][i] * found[m] for m in range(i + 1, k)), jnp.zeros(()))
+        found[i] = (half[i] - known) / factor[i][i]
+    return jnp.stack(found)

@@ -50,6 +50,7 @@ def learn(
     gradient: ExpectationMaximisation | TotalDerivative | None = None,
     perception_steps: int = 100,
     parameter_steps: int = 1,
+    keep_beliefs: bool = True,
     rtol: float = 1e-3,
     atol: float = 1e-4,
     contrast: Contrast | None = None,
@@ -78,6 +79,8 @@ def learn(
     - `belief`, `solver`, `expectation`, `rtol`, `atol`: as in `vfe.perceive` (a belief to start from
       may be that of an earlier `Learned`); `perception_steps` at each visit, then `parameter_steps` of
       `optimiser` (an optax transformation; Adam by default).
+    - `keep_beliefs`: with False every visit starts afresh, from the feed-forward pass: for deep networks,
+      whose weights move further between two visits of an observation than its belief would.
     - `where`: picks the leaves to learn (see `trainable`); `gradient`: `vfe.ExpectationMaximisation()`
       (default) or `vfe.TotalDerivative()`.
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
@@ -128,15 +131,16 @@ def learn(
         parameter_steps,
         augment,
         count,
+        keep_beliefs,
     )
     learned, fixed = split(model, spec, family)
     start_key, order_key, step_key = jax.random.split(key, 3)
     state: dict[str, Any] = {
         "learned": learned,
         "optimiser": plan.optimiser.init(learned),
-        "store": first_store(conditioned, family, contrast, start_key, labels)
-        if given is None
-        else given_store(given, conditioned, observed, model, contrast),
+        "store": _initial(
+            keep_beliefs, given, conditioned, observed, model, family, contrast, start_key, labels
+        ),
     }
     watch = None
     if validation is not None:
@@ -219,6 +223,29 @@ def learn(
         status,
         failed,
     )
+
+
+def _initial(
+    keep: bool,
+    given: AbstractBelief | None,
+    conditioned: Conditioned,
+    observed: Mapping[str, Any],
+    model: Model,
+    family: Any,
+    contrast: Contrast | None,
+    key: PRNGKeyArray,
+    labels: Array | None,
+) -> Any:
+    if not keep:
+        if given is not None or contrast is not None or conditioned.repeats is not None:
+            raise ValueError(
+                "learn: keep_beliefs=False starts every visit afresh, which a belief to start from, a "
+                "contrast between labels and shared latents do without; leave it out."
+            )
+        return None
+    if given is None:
+        return first_store(conditioned, family, contrast, key, labels)
+    return given_store(given, conditioned, observed, model, contrast)
 
 
 def _check_kinds(gradient: Any, optimiser: Any, where: Any) -> None:

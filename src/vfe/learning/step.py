@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from vfe.beliefs import Amortised
+from vfe.beliefs import Amortised, Point
 from vfe.conditioning import Conditioned
 from vfe.free_energy import FreeEnergy, default_expectation, free_energy_of
 from vfe.learning.contrast import Contrast
@@ -17,8 +17,9 @@ from vfe.learning.shared import blended, narrow, narrowed, settled, widened
 from vfe.learning.store import count_of, put_rows, rows_of
 from vfe.learning.trainable import is_amortised, joined
 from vfe.perception.feed_forward import FeedForward
-from vfe.perception.perceive import Settings, perceive_one
+from vfe.perception.perceive import Settings, default_solver, perceive_one, start_belief
 from vfe.perception.status import Status
+from vfe.perception.together import relax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Plan:
     parameter_steps: int
     augment: Any
     whole: int
+    keep: bool
 
     @property
     def node(self) -> str:
@@ -41,6 +43,35 @@ class Plan:
         if self.contrast is None:
             raise ValueError("learn: labels without a contrast.")
         return self.contrast.node
+
+
+def together(plan: Plan, conditioned: Conditioned) -> bool:
+    """Whether a minibatch is perceived in one loop: Point beliefs that start afresh at each visit."""
+    return plan.family is Point and not plan.keep and conditioned.repeats is None and plan.contrast is None
+
+
+def relax_batch(plan: Plan, batch: Conditioned, key: PRNGKeyArray) -> tuple[Point, Array]:
+    """The modes of a minibatch, without a derivative."""
+    held = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, batch)
+    one = _first(held)
+    solver = plan.solver if plan.solver is not None else default_solver(one, Point.start(one, key))
+    s = plan.settings
+    belief, good = relax(
+        held,
+        solver,
+        key,
+        max_steps=s.max_steps,
+        rtol=s.rtol,
+        atol=s.atol,
+        expectation=s.expectation,
+    )
+    return jax.lax.stop_gradient(belief), good
+
+
+def _first(batch: Conditioned) -> Conditioned:
+    arrays = (batch.observed, batch.masks)
+    observed, masks = jax.tree.map(lambda a: a[0], arrays)
+    return dataclasses.replace(batch, observed=observed, masks=masks)
 
 
 def _renewed(plan: Plan, c: Conditioned, key: PRNGKeyArray) -> Conditioned:
@@ -62,8 +93,8 @@ def _visit(plan: Plan, c: Conditioned, family: Any, key: PRNGKeyArray, start: An
     held = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, c)
     belief, _, outcome = perceive_one(held, family, plan.solver, plan.settings, key, start)
     good = outcome.status < Status.indefinite.value
-    if start is not None:
-        belief = jax.tree.map(lambda new, old: jnp.where(good, new, old), belief, start)
+    start = start_belief(held, family, key) if start is None else start
+    belief = jax.tree.map(lambda new, old: jnp.where(good, new, old), belief, start)
     return jax.lax.stop_gradient(belief), good
 
 
@@ -135,7 +166,11 @@ def step(
     total = not amortised and isinstance(plan.gradient, TotalDerivative)
     if not amortised:
         arguments = (extra["chosen"], old) if contrast is not None else (old,)
-        belief, good = held.over(visit, many(perceive_key), many(renew_key), *arguments)
+        if together(plan, conditioned):
+            fresh = held.over(lambda c, r: _renewed(plan, c, r).observed, many(renew_key))
+            belief, good = relax_batch(plan, dataclasses.replace(held, observed=fresh), perceive_key)
+        else:
+            belief, good = held.over(visit, many(perceive_key), many(renew_key), *arguments)
     if whole and not amortised:
         # What is shared is believed on the strength of all visits, not of this minibatch alone.
         if size < count_of(conditioned):
@@ -318,6 +353,9 @@ def remembered(
 
     def one(c: Conditioned, k: Any, label: Array | None, belief: Any) -> FreeEnergy:
         c = c if label is None else c.clamp(plan.node, label)
-        return _measure(plan, c, _encoded(plan, c, family, k) if belief is None else belief, k)
+        if belief is None:
+            amortised = is_amortised(plan.family)
+            belief = _encoded(plan, c, family, k) if amortised else _visit(plan, c, family, k, None)[0]
+        return _measure(plan, c, belief, k)
 
     return live.over(one, keys, labels, belief)

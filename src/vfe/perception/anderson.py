@@ -60,35 +60,36 @@ class Anderson(AbstractSolver):
 
     def init(self, objective: AbstractObjective, vector: Float[Array, " n"]) -> Any:
         past = jnp.zeros((self.memory, *vector.shape), vector.dtype)
-        return past, past, jnp.zeros((), int), jnp.ones((), vector.dtype), jnp.zeros((), int)
+        gram = jnp.zeros((self.memory, self.memory), vector.dtype)
+        return past, past, gram, jnp.zeros((), int), jnp.ones((), vector.dtype), jnp.zeros((), int)
 
     def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
-        vectors, gradients, count, length, failures = progress.memory
+        # `changes`: how the gradient changed along the last moves; `gains`: those moves less these changes.
+        changes, gains, gram, count, length, failures = progress.memory
         e, g = progress.vector, progress.gradient
-        known = (jnp.arange(self.memory) < count)[:, None]
-        moved = jnp.where(known, e - vectors, 0.0)
-        changed = jnp.where(known, g - gradients, 0.0)
-        gram = changed @ changed.T
         # A little of the identity: directions that rounding makes parallel share their weight.
         ridge = 10 * jnp.finfo(e.dtype).eps * jnp.trace(gram) + jnp.finfo(e.dtype).tiny
-        weights = solve_small(gram + ridge * jnp.eye(self.memory), changed @ g)
-        mixed = -g - weights @ (moved - changed)
+        weights = solve_small(gram + ridge * jnp.eye(self.memory), changes @ g)
+        mixed = -g - weights @ gains
         downhill = jnp.sum(mixed * g) < 0
-        direction = jnp.where(downhill, mixed, -g)
-        trial = move(objective, progress, e + length * direction, progress.memory)
+        move_by = length * jnp.where(downhill, mixed, -g)
+        trial = move(objective, progress, e + move_by, progress.memory)
         accepted = descends(progress, trial)
+        change = trial.gradient - g
         kept_e, kept_g, value = (
             jnp.where(accepted, a, b)
             for a, b in ((trial.vector, e), (trial.gradient, g), (trial.value, progress.value))
         )
-        # Either end of a step teaches how the gradient changes: the one that is left is remembered.
+        # A refused step teaches how the gradient changes as well as one that is taken.
         slot = count % self.memory
-        vectors = vectors.at[slot].set(jnp.where(accepted, e, trial.vector))
-        gradients = gradients.at[slot].set(jnp.where(accepted, g, trial.gradient))
+        changes = changes.at[slot].set(change)
+        gains = gains.at[slot].set(move_by - change)
+        row = changes @ change
+        gram = gram.at[slot].set(row).at[:, slot].set(row)
         failures = jnp.where(accepted, 0, failures + 1)
         length = jnp.where(accepted, jnp.minimum(2.0 * length, 1.0), 0.5 * length)
-        stalled = (failures >= self.tries) | jnp.all(kept_e + length * direction == kept_e)
-        memory = (vectors, gradients, count + 1, length, failures)
+        stalled = (failures >= self.tries) | jnp.all(trial.vector == e)
+        memory = (changes, gains, gram, count + 1, length, failures)
         return Progress(kept_e, value, kept_g, stalled, memory)
 
 

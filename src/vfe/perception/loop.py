@@ -106,7 +106,7 @@ def run(
     value, gradient = evaluate(vector)
     first = Progress(vector, value, gradient, jnp.zeros((), bool), solver.init(objective, vector))
     dynamic, static = eqx.partition(first, eqx.is_array)
-    size = _largest(gradient)
+    size = largest(gradient)
     trace = jnp.full((points,), value)
 
     def finite(value: Array, gradient: Array) -> Array:
@@ -115,7 +115,7 @@ def run(
     def going(carry: Any) -> Array:
         dynamic, steps, scale, _ = carry
         p = eqx.combine(dynamic, static)
-        done = _largest(p.gradient) <= atol + rtol * scale
+        done = largest(p.gradient) <= atol + rtol * scale
         return ~done & ~p.stalled & (steps < max_steps) & finite(p.value, p.gradient)
 
     def body(carry: Any) -> Any:
@@ -133,13 +133,13 @@ def run(
         steps = steps + 1
         index = jnp.arange(points)
         trace = jnp.where(index >= -(-steps // stride), new.value, trace)
-        return dynamic, steps, jnp.maximum(scale, _largest(new.gradient)), trace
+        return dynamic, steps, jnp.maximum(scale, largest(new.gradient)), trace
 
     dynamic, steps, scale, trace = jax.lax.while_loop(
         going, body, (dynamic, jnp.zeros((), int), size, trace)
     )
     p = eqx.combine(dynamic, static)
-    left = _largest(p.gradient)
+    left = largest(p.gradient)
     status = jnp.where(
         ~finite(p.value, p.gradient),
         Status.diverged.value,
@@ -181,5 +181,6 @@ def rounding(value: Array) -> Array:
     return 16 * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(value))
 
 
-def _largest(gradient: Array) -> Array:
+def largest(gradient: Array) -> Array:
+    """‖gradient‖∞, by which stopping is decided."""
     return jnp.max(jnp.abs(gradient), initial=0.0)

@@ -1,0 +1,7 @@
+"""Deep predictive-coding networks: hierarchies whose levels are neural layers, as ordinary models."""
+
+from vfe.networks.layers import Activated, Dense, Residual, dense
+from vfe.networks.predict import predict
+from vfe.networks.supervised import supervised
+
+__all__ = ["Activated", "Dense", "Residual", "dense", "predict", "supervised"]

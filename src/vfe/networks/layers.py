@@ -1,0 +1,106 @@
+"""Layers: maps from the values of one level to the mean of the next, for one observation."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def identity(z: Array) -> Array:
+    """z itself."""
+    return z
+
+
+class Dense(eqx.Module):
+    """g(z) = W φ(z) + b: levels hold what comes before the nonlinearity.
+
+    **Arguments:** `weight`: (out, in); `bias`: (out,); `activation`: φ.
+
+    **Example:** `vfe.networks.Dense(jnp.ones((3, 2)), jnp.zeros(3), jnp.tanh)(jnp.zeros(2))`.
+    """
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"]
+    activation: Callable[[Array], Array] = eqx.field(static=True, default=identity)
+
+    def __call__(self, z: Array) -> Array:
+        return self.weight @ self.activation(jnp.ravel(z)) + self.bias
+
+
+class Activated(eqx.Module):
+    """g(z) = φ(W z + b): levels hold what comes after the nonlinearity.
+
+    **Arguments:** as in `Dense`.
+
+    **Example:** `vfe.networks.Activated(jnp.ones((3, 2)), jnp.zeros(3), jnp.tanh)(jnp.zeros(2))`.
+    """
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"]
+    activation: Callable[[Array], Array] = eqx.field(static=True, default=identity)
+
+    def __call__(self, z: Array) -> Array:
+        return self.activation(self.weight @ jnp.ravel(z) + self.bias)
+
+
+class Residual(eqx.Module):
+    """g(z) = z + scale · f(z): a level that its parent passes through.
+
+    **Arguments:** `inner`: a layer that keeps the shape; `scale`: what it adds is multiplied by this.
+
+    **Example:** `vfe.networks.Residual(layer, 0.5)`.
+    """
+
+    inner: Callable[[Array], Array]
+    scale: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, z: Array) -> Array:
+        return z + self.scale * self.inner(z)
+
+
+def dense(
+    sizes: Sequence[int],
+    *,
+    key: PRNGKeyArray,
+    activation: Callable[[Array], Array] = jax.nn.gelu,
+    residual: bool = False,
+    layer: type[Dense] | type[Activated] = Dense,
+) -> list[Any]:
+    """Dense layers for levels of these sizes, from the top down, with W ~ N(0, g / in), b = 0.
+
+    g = 1 / ⟨φ(u)²⟩ for u ~ N(0, 1), measured, so that every level has unit variance at the start; 1 for
+    the first layer of `Dense`, which sees the input as it is, and for the last layer. With
+    `residual=True`, layers between levels of equal size become z + f(z) / √(number of such layers), so
+    that the variance stays of order one at any depth.
+
+    **Arguments:** `sizes`: of every level, input and output included; `layer`: `Dense` or `Activated`.
+
+    **Raises:** `ValueError` for fewer than two sizes or one below 1.
+
+    **Example:** `vfe.networks.dense([784, 256, 256, 10], key=jax.random.key(0))`.
+
+    **Source:** He et al. 2015 (variance-preserving weights); Yang et al. 2023 (depth 1/√L).
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"dense: got sizes {list(sizes)}; wanted at least two, each at least 1.")
+    probe = jax.random.normal(jax.random.key(0), (4096,))
+    gain = 1.0 / float(jnp.mean(activation(probe) ** 2))
+    pairs = list(itertools.pairwise(sizes))
+    skips = [residual and a == b and 0 < i < len(pairs) - 1 for i, (a, b) in enumerate(pairs)]
+    found: list[Any] = []
+    for i, ((n_in, n_out), k) in enumerate(zip(pairs, jax.random.split(key, len(pairs)), strict=True)):
+        first, last = i == 0, i == len(pairs) - 1
+        if layer is Dense:
+            phi = identity if first else activation
+            variance = (1.0 if first or last else gain) / n_in
+        else:
+            phi = identity if last else activation
+            variance = (1.0 if first or last else gain) / n_in
+        weight = jnp.sqrt(variance) * jax.random.normal(k, (n_out, n_in))
+        one: Any = layer(weight, jnp.zeros(n_out), phi)
+        found.append(Residual(one, sum(skips) ** -0.5) if skips[i] else one)
+    return found

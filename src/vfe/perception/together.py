@@ -1,0 +1,91 @@
+"""Modes of many observations in one loop: what learning uses when beliefs start afresh at each visit."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from vfe.beliefs import Point
+from vfe.conditioning import Conditioned
+from vfe.expectation import AbstractExpectation, Enumerate
+from vfe.perception.loop import AbstractSolver, Progress, largest
+from vfe.perception.objective import ErrorObjective
+
+
+def relax(
+    conditioned: Conditioned,
+    solver: AbstractSolver,
+    key: PRNGKeyArray,
+    *,
+    max_steps: int,
+    rtol: float,
+    atol: float,
+    expectation: AbstractExpectation | None = None,
+) -> tuple[Point, Array]:
+    """The Point beliefs about a batch, from the feed-forward pass on, and which of them are finite.
+
+    The same steps and the same stop per observation as in `perceive`: an observation that has arrived
+    stays where it is, so its answer does not depend on the others. But there is one loop over the batch,
+    so the solver's memory is never copied to hold it back, which for deep networks is most of the time.
+
+    **Arguments:** `conditioned`: a batch, whose arrays have one leading axis; the rest as in `perceive`.
+    """
+    chosen = Enumerate() if expectation is None else expectation
+
+    def start(one: Conditioned) -> tuple[Progress, Array]:
+        belief = Point.start(one, key)
+        solver.check(one, belief)
+        objective, vector = solver.pose(one, belief, chosen, key)
+        if isinstance(objective, ErrorObjective):
+            # The feed-forward pass is where there are no errors; said so, it is made once, not twice.
+            vector = jnp.zeros_like(vector)
+        value, gradient = jax.value_and_grad(objective.value)(vector)
+        memory = solver.init(objective, vector)
+        return Progress(vector, value, gradient, jnp.zeros((), bool), memory), largest(gradient)
+
+    def finite(p: Progress) -> Array:
+        return jnp.isfinite(p.value) & jnp.all(jnp.isfinite(p.gradient), -1)
+
+    def unfinished(p: Progress, scale: Array) -> Array:
+        left = jax.vmap(largest)(p.gradient)
+        return (left > atol + rtol * scale) & ~p.stalled & finite(p)
+
+    def going(carry: Any) -> Array:
+        dynamic, scale, steps = carry
+        return (steps < max_steps) & jnp.any(unfinished(eqx.combine(dynamic, static), scale))
+
+    def body(carry: Any) -> Any:
+        dynamic, scale, steps = carry
+        p = eqx.combine(dynamic, static)
+        busy = unfinished(p, scale)
+
+        def one(c: Conditioned, p: Progress) -> Progress:
+            objective, _ = solver.pose(c, Point.start(c, key), chosen, key)
+            return solver.step(objective, p)
+
+        new = conditioned.over(one, p)
+        keep = lambda a, b: jnp.where(busy.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+        new = Progress(
+            keep(new.vector, p.vector),
+            keep(new.value, p.value),
+            keep(new.gradient, p.gradient),
+            keep(new.stalled, p.stalled),
+            new.memory,
+        )
+        scale = jnp.maximum(scale, jax.vmap(largest)(new.gradient))
+        return eqx.filter(new, eqx.is_array), scale, steps + 1
+
+    first, scale = conditioned.over(start)
+    dynamic, static = eqx.partition(first, eqx.is_array)
+    dynamic, _, _ = jax.lax.while_loop(going, body, (dynamic, scale, jnp.zeros((), int)))
+    last: Progress = eqx.combine(dynamic, static)
+
+    def place(c: Conditioned, vector: Array) -> Point:
+        objective, _ = solver.pose(c, Point.start(c, key), chosen, key)
+        return objective.belief(vector)
+
+    good = finite(last)
+    vectors = jnp.where(good[:, None], last.vector, first.vector)
+    return conditioned.over(place, vectors), good

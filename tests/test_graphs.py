@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -452,5 +453,11 @@ def test_a_hierarchy_of_tables():
     assert_close(-percept.free_energy.total, np.log(bottom @ middle @ top), 1e-12)
     with pytest.raises(ValueError, match="they follow from its place"):
         vfe.hierarchy([vfe.categorical(middle, parents="above"), vfe.categorical(bottom, parents="above")])
-    with pytest.raises(ValueError, match="they follow from its place"):
-        vfe.hierarchy([4, vfe.gaussian(lambda z: z, parents="z1")])
+    for levels, words in (
+        ([4, vfe.gaussian(lambda z: z, parents="z1")], "they follow from its place"),
+        ([vfe.categorical(top), 3], "no quantities"),
+        ([4, vfe.given((3,)), 5], "nothing above it could reach"),
+        ([np.int64(4), 0], "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            vfe.hierarchy(levels, key=jax.random.key(0))

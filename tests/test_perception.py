@@ -348,6 +348,20 @@ def test_nothing_hidden():
     assert_close(percept.free_energy.total, normal_energy(np.ones((3, 2)), 0.0, 1.0).sum(1), 1e-13)
 
 
+def test_steps_are_not_exceeded_by_escapes():
+    """Where the steps run out on a slope of negative curvature, no more are taken."""
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(2)),
+        x=vfe.gaussian(lambda z: jnp.stack([3 * z[0] ** 2 - 3, 2 * z[0] * z[1]]), scale=0.1, parents="z"),
+    )
+    data = {"x": np.zeros(2)}
+    short = vfe.perceive(model, data, solver=vfe.Descent(optax.adam(1e-3)), max_steps=10, throw=False)
+    assert int(short.steps) <= 10
+    long = vfe.perceive(model, data, throw=False)
+    assert long.status == vfe.Status.converged
+    assert abs(float(long.belief["z"].mean[0])) == pytest.approx(1.0, abs=0.05)
+
+
 # Error coordinates.
 
 

@@ -1,8 +1,12 @@
 """−ln p of one value under one numpyro distribution, with elements that may be missing."""
 
+import math
+
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 def energy(

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from vfe.conditionals import AbstractConditional, gaussian
+from vfe.conditionals import AbstractConditional, Given, gaussian
 from vfe.maps import MLP, learnable
 from vfe.model import Model
 
@@ -33,17 +34,31 @@ def hierarchy(levels: Sequence[int | AbstractConditional], *, key: PRNGKeyArray 
     above: str | None = None
     for number, (name, level) in enumerate(zip(names, levels, strict=True)):
         parents = () if above is None else (above,)
-        if isinstance(level, int):
+        if isinstance(level, int | np.integer) and not isinstance(level, bool):
+            level = int(level)
+            if level < 1:
+                raise ValueError(f"hierarchy: level {number} has {level} elements; wanted at least 1.")
             if above is None:
                 node = gaussian(jax.numpy.zeros(level))
             else:
                 if key is None:
                     raise ValueError("hierarchy: levels given as numbers want key=, for the weights.")
-                size = Model(**nodes).describe(above).size
+                info = Model(**nodes).describe(above)
+                if info.discrete:
+                    raise ValueError(
+                        f"hierarchy: level {number} is a number below a discrete level, whose states "
+                        "are no quantities; give it as vfe.gaussian(vfe.Table(means))."
+                    )
+                size = info.size
                 width = 2 * max(size, level)
                 top_down = MLP(size, level, width, 1, key=jax.random.fold_in(key, number))
                 node = gaussian(top_down, scale=learnable(1.0), parents=above)
         elif isinstance(level, AbstractConditional):
+            if isinstance(level, Given) and above is not None:
+                raise ValueError(
+                    f"hierarchy: level {number} is an input, which nothing above it could reach; put it at "
+                    "the top."
+                )
             if level.parents and (level.parents != ("above",) or above is None):
                 raise ValueError(
                     f"hierarchy: level {number} already has the parents {level.parents}; make it "

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs.base import AbstractBelief
 from vfe.conditioning import Conditioned, Layout, Slot
+from vfe.densities import LOG_2PI
 from vfe.model import Model
-
-LOG_2PI = float(np.log(2 * np.pi))
 
 
 class AbstractContinuous(AbstractBelief):

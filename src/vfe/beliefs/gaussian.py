@@ -120,6 +120,15 @@ class JointGaussian(AbstractCholesky):
         return np.tril_indices(layout.size, -1)
 
 
+def precision_of(belief: AbstractGaussian) -> Float[Array, "n n"]:
+    """The inverse of a belief's covariance, for one observation."""
+    if isinstance(belief, Laplace):
+        return belief.root @ belief.root.T
+    factor = belief.factor()
+    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(factor.shape[-1]), lower=True)
+    return inverse.T @ inverse
+
+
 class Laplace(AbstractGaussian):
     """q(u) = N(u; μ, H⁻¹): μ the mode of E and H its curvature there.
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-LOG_2PI = float(np.log(2 * np.pi))
+from vfe.densities import LOG_2PI
 
 
 def located(density: Any, error: Array | None) -> Array:

@@ -20,7 +20,7 @@ from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
 from vfe.learning.history import record, stack
 from vfe.learning.learned import Learned
-from vfe.learning.shared import refuse_coupled
+from vfe.learning.shared import refuse_minibatches
 from vfe.learning.step import Plan, remembered, step, watch_step
 from vfe.learning.store import batches, count_of, first_store, gather, given_store
 from vfe.learning.trainable import joined, refuse_point_precisions, split, trainable, with_encoder
@@ -70,7 +70,8 @@ def learn(
     encoder is learned together with the model and nothing is kept. Where latents are shared by all
     observations, a minibatch of B stands for all N (its terms are multiplied by N / B), and what it says
     of the shared nodes is blended into the belief with a weight that falls from visit to visit,
-    (1 + t)^(−0.7): stochastic variational inference.
+    (1 + t)^(−0.7): stochastic variational inference, exact in the limit for conjugate nodes and an
+    approximation elsewhere.
 
     **Arguments:**
 
@@ -119,8 +120,13 @@ def learn(
     batch_size = count if batch_size is None else int(batch_size)
     if not 1 <= batch_size <= count:
         raise ValueError(f"learn: batch_size={batch_size}; wanted 1 … {count} (the observations).")
+    if conditioned.repeats is not None and (contrast is not None or augment is not None):
+        raise ValueError(
+            "learn: latents are shared by all observations, and contrast= and augment= are about "
+            "observations on their own; leave them out."
+        )
     if conditioned.repeats is not None and batch_size != count:
-        refuse_coupled(conditioned, family, solver)
+        refuse_minibatches(conditioned, family, solver, gradient)
     plan = Plan(
         with_encoder(family, None),
         solver,
@@ -142,6 +148,9 @@ def learn(
             keep_beliefs, given, conditioned, observed, model, family, contrast, start_key, labels
         ),
     }
+    if given is not None and conditioned.repeats is not None:
+        # A belief to start from counts as one pass over the data, not as nothing.
+        state["store"]["visits"] = jnp.asarray(float(-(-count // batch_size)))
     watch = None
     if validation is not None:
         seen, _, val_labels = _prepare(model, validation, belief, solver, contrast)

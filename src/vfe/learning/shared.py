@@ -12,46 +12,53 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vfe.beliefs import AbstractGaussian, DiagonalGaussian, Laplace, Point
+from vfe.beliefs import AbstractGaussian, DiagonalGaussian, Laplace
+from vfe.beliefs.gaussian import precision_of
 from vfe.conditioning import Conditioned, Layout
 from vfe.free_energy import default_expectation
+from vfe.learning.gradient import TotalDerivative
 from vfe.learning.store import rows_of
 from vfe.perception.descent import Descent
 from vfe.perception.gradient_flow import GradientFlow
-from vfe.perception.loop import run
+from vfe.perception.loop import AbstractSolver, run
 from vfe.perception.objective import Objective, pose
 from vfe.perception.perceive import Settings
 
 FORGETTING = 0.7
 
 
-def refuse_coupled(conditioned: Conditioned, family: Any, solver: Any) -> None:
-    """Refuse families and solvers that couple observations with each other through what they share.
+def refuse_minibatches(conditioned: Conditioned, family: Any, solver: Any, gradient: Any) -> None:
+    """Refuse what cannot be done with minibatches of data that share latents.
 
-    **Raises:** `ValueError` that names the nodes and the families that factorise over them.
+    **Raises:** `ValueError` that names the nodes, and what to use instead.
     """
     if conditioned.discrete:
         raise ValueError(
             f"learn: the nodes {list(conditioned.discrete)} are discrete and hidden beside shared "
             "latents, which minibatches do not support; leave batch_size out."
         )
-    local = [s.name for s in conditioned.layout.slots if s.repeated]
     name = getattr(family, "__name__", type(family).__name__)
+    if not (isinstance(family, type) and issubclass(family, AbstractGaussian)):
+        raise ValueError(
+            f"learn: {name} has no spread by which what one minibatch says of the shared nodes could be "
+            "weighed against the others; use vfe.Laplace or a Gaussian belief, or leave batch_size out."
+        )
+    local = [s.name for s in conditioned.layout.slots if s.repeated]
     if local and family is not DiagonalGaussian:
         raise ValueError(
             f"learn: under {name} every observation's {local} would be coupled with every other's "
             "through the shared latents, so a minibatch cannot stand for the rest; use "
             "belief=vfe.DiagonalGaussian, or leave batch_size out."
         )
-    if local and not (solver is None or isinstance(solver, Descent | GradientFlow)):
+    if local and isinstance(solver, AbstractSolver) and not isinstance(solver, Descent | GradientFlow):
         raise ValueError(
             f"learn: {type(solver).__name__} moves the beliefs about {local} and about what is shared "
             "at once; minibatches want solver=vfe.Descent() or vfe.GradientFlow()."
         )
-    if not (isinstance(family, type) and issubclass(family, AbstractGaussian | Point)):
+    if isinstance(gradient, TotalDerivative):
         raise ValueError(
-            f"learn: {name} has no natural parameters to blend from minibatch to minibatch; use a "
-            "Gaussian belief, vfe.Laplace or vfe.Point, or leave batch_size out."
+            "learn: the belief about shared latents is no minimum for a single minibatch, which "
+            "vfe.TotalDerivative assumes; use vfe.ExpectationMaximisation(), or leave batch_size out."
         )
 
 
@@ -93,14 +100,14 @@ def widened(store: dict[str, Any], index: Int[Array, " batch"], belief: Any) -> 
 def blended(before: Any, after: Any, visits: Array) -> Any:
     """What earlier visits and this one say of the shared nodes, together.
 
-    η ← (1 − ρ) η + ρ η̂, η the natural parameters of the shared nodes' belief (a Point's value), η̂ those
+    η ← (1 − ρ) η + ρ η̂, η the natural parameters of the shared nodes' belief, η̂ those
     which the minibatch alone would give, and ρ = (1 + t)^(−0.7) after t visits: with conjugate nodes a
     natural-gradient step on F of the whole data set, with a gradient that is right on average.
 
     **Source:** Hoffman et al. 2013, Stochastic variational inference.
     """
     rate = (1.0 + visits) ** -FORGETTING
-    if not isinstance(before, Point | DiagonalGaussian):
+    if not isinstance(before, DiagonalGaussian):
         return _together(before, after, rate)
     shared = [jnp.full(s.stop - s.start, not s.repeated) for s in after.layout.slots]
     return _by_element(before, after, jnp.where(jnp.concatenate(shared), rate, 1.0))
@@ -131,9 +138,7 @@ def settled(
     return jax.lax.stop_gradient(whole(found))
 
 
-def _by_element(old: Any, new: Any, rate: Float[Array, " n"]) -> Any:
-    if isinstance(old, Point):
-        return Point(old.layout, old.location + rate * (new.location - old.location))
+def _by_element(old: DiagonalGaussian, new: DiagonalGaussian, rate: Float[Array, " n"]) -> DiagonalGaussian:
     before, after = jnp.exp(-2 * old.log_scale), jnp.exp(-2 * new.log_scale)
     precision = (1 - rate) * before + rate * after
     location = ((1 - rate) * before * old.location + rate * after * new.location) / precision
@@ -141,21 +146,13 @@ def _by_element(old: Any, new: Any, rate: Float[Array, " n"]) -> Any:
 
 
 def _together(old: AbstractGaussian, new: AbstractGaussian, rate: Array) -> AbstractGaussian:
-    before, after = _precision(old), _precision(new)
+    before, after = precision_of(old), precision_of(new)
     precision = (1 - rate) * before + rate * after
     linear = (1 - rate) * before @ old.location + rate * after @ new.location
     blended = Laplace.from_precision(old.layout, jnp.linalg.solve(precision, linear), precision)
     if isinstance(old, Laplace):
         return blended
     return type(old).from_factor(old.layout, blended.location, blended.factor())
-
-
-def _precision(belief: AbstractGaussian) -> Float[Array, "n n"]:
-    if isinstance(belief, Laplace):
-        return belief.root @ belief.root.T
-    factor = belief.factor()
-    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(factor.shape[-1]), lower=True)
-    return inverse.T @ inverse
 
 
 def _narrow_layout(layout: Layout, size: int) -> Layout:

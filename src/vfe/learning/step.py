@@ -151,8 +151,9 @@ def step(
 
         visit, extra = visit_labels, {"chosen": chosen}
     else:
-        pick_old = narrowed if whole else rows_of
-        old = None if not store else pick_old(store["belief"], index)
+        old = None if not store else store["belief"]
+        if old is not None and not (whole and size == count_of(conditioned)):
+            old = (narrowed if whole else rows_of)(old, index)
 
         def visit_one(c: Conditioned, k: Any, r: Any, start: Any) -> Any:
             return _visit(plan, _renewed(plan, c, r), family, k, start)
@@ -173,10 +174,12 @@ def step(
             belief, good = held.over(visit, many(perceive_key), many(renew_key), *arguments)
     if whole and not amortised:
         # What is shared is believed on the strength of all visits, not of this minibatch alone.
-        if size < count_of(conditioned):
+        if size == count_of(conditioned):
+            store = {"belief": belief, "visits": store["visits"] + 1}
+        else:
             belief = blended(old, belief, store["visits"])
             belief = settled(held, belief, plan.solver, plan.settings, perceive_key)
-        store = widened(store, index, belief)
+            store = widened(store, index, belief)
     # An observation without an answer must not reach the gradient, not even times zero: another one
     # stands in for it, with no weight.
     fine = good if good.ndim <= 1 else jnp.all(good, -1)

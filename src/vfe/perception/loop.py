@@ -98,8 +98,12 @@ def run(
     max_steps: int,
     rtol: float,
     atol: float,
+    done: Array | int = 0,
 ) -> tuple[Float[Array, " m"], Outcome]:
-    """Step until ‖gradient‖∞ ≤ atol + rtol · (the largest it has been), or until steps run out."""
+    """Step until ‖gradient‖∞ ≤ atol + rtol · (the largest it has been), or until steps run out.
+
+    `done`: how many of the `max_steps` were used before.
+    """
     evaluate = jax.value_and_grad(objective.value)
     stride = stride_of(max_steps)
     points = -(-max_steps // stride) + 1
@@ -115,8 +119,8 @@ def run(
     def going(carry: Any) -> Array:
         dynamic, steps, scale, _ = carry
         p = eqx.combine(dynamic, static)
-        done = largest(p.gradient) <= atol + rtol * scale
-        return ~done & ~p.stalled & (steps < max_steps) & finite(p.value, p.gradient)
+        arrived = largest(p.gradient) <= atol + rtol * scale
+        return ~arrived & ~p.stalled & (steps + done < max_steps) & finite(p.value, p.gradient)
 
     def body(carry: Any) -> Any:
         dynamic, steps, scale, trace = carry

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs import DiagonalGaussian, JointGaussian, Laplace, NodeGaussian
+from vfe.beliefs.gaussian import precision_of
 from vfe.conditioning import Conditioned
 from vfe.expectation import AbstractExpectation
 from vfe.perception.loop import AbstractSolver, Progress, attempt
@@ -101,7 +102,7 @@ class NaturalGradient(AbstractSolver):
 
     def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
         belief = objective.belief(progress.vector)
-        factor, layout = belief.factor(), belief.layout
+        layout = belief.layout
 
         # The entropy does not depend on the location, so this part of ∂F/∂λ is ⟨∂E/∂z⟩.
         slope = objective.belief(progress.gradient).location
@@ -115,9 +116,7 @@ class NaturalGradient(AbstractSolver):
             block = np.zeros(layout.size, int)
         same = block[:, None] == block[None, :]
         curvature = jnp.where(same, 0.5 * (curvature + curvature.T), 0.0)
-        identity = jnp.eye(layout.size)
-        inverse = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
-        old = inverse.T @ inverse
+        old = precision_of(belief)
 
         rho, failures = progress.memory
         precision = (1 - rho) * old + rho * curvature

@@ -173,6 +173,13 @@ def default_family(conditioned: Conditioned, solver: Any) -> Any:
     if discrete and (joint > MOST_STATES or conditioned.repeats is not None):
         if why_not_quadratic(conditioned) is None:
             return MeanField
+        if conditioned.repeats is not None:
+            raise ValueError(
+                f"perceive: the hidden discrete nodes {list(discrete)} are beside latents that all "
+                "observations share, so their states cannot be weighed one observation at a time; "
+                "make the model conditionally linear-Gaussian with vfe.Table and vfe.Affine, or observe "
+                "them."
+            )
         raise ValueError(
             f"perceive: the hidden discrete nodes {list(discrete)} have {joint:,} joint states, too "
             "many to give each a belief of its own; observe some, or make the model conditionally "
@@ -301,8 +308,8 @@ def infer(
     if not isinstance(chosen, AbstractSolver):
         raise TypeError(
             f"perceive: got {type(chosen).__name__} for a solver; wanted vfe.GradientFlow(), "
-            "vfe.Descent(), vfe.ErrorCoordinates(), vfe.CoordinateAscent(), vfe.NaturalGradient(), "
-            "vfe.Langevin() or vfe.Exact()."
+            "vfe.Descent(), vfe.ErrorCoordinates(), vfe.Anderson(), vfe.CoordinateAscent(), "
+            "vfe.NaturalGradient(), vfe.FeedForward(), vfe.Langevin() or vfe.Exact()."
         )
     chosen.check(held, target)
     objective, vector = chosen.pose(held, jax.lax.stop_gradient(target), expectation, key)
@@ -370,7 +377,7 @@ def _check_size(conditioned: Conditioned) -> None:
 def _run_to_minimum(
     objective: AbstractObjective, solver: AbstractSolver, vector: Array, limits: tuple[int, float, float]
 ) -> tuple[Array, Outcome]:
-    """Run, and where that ends at a saddle leave it and run again, at most `ESCAPES` times."""
+    """Run, and where that ends at a saddle leave it and run on, at most `ESCAPES` times."""
 
     def going(carry: Any) -> Array:
         number, _, _, moved = carry
@@ -378,10 +385,13 @@ def _run_to_minimum(
 
     def once(carry: Any) -> Any:
         number, vector, before, _ = carry
-        vector, outcome = run(objective, solver, vector, *limits)
+        vector, outcome = run(objective, solver, vector, *limits, done=before.steps)
         both = _joined(before, outcome, stride_of(limits[0]))
         outcome = jax.tree.map(lambda a, b: jnp.where(number == 0, a, b), outcome, both)
-        away = jnp.where(number < ESCAPES, _escape(objective, vector), vector)
+        ended = outcome.status == Status.converged.value
+        ended |= outcome.status == Status.precision.value
+        again = ended & (number < ESCAPES) & (outcome.steps < limits[0])
+        away = jax.lax.cond(again, lambda v: _escape(objective, v), lambda v: v, vector)
         return number + 1, away, outcome, jnp.any(away != vector)
 
     nothing = _ended(jnp.zeros((), vector.dtype), limits[0], Status.max_steps)
@@ -430,6 +440,11 @@ def _enumerate(
     start: Any,
 ) -> tuple[EnumeratedBelief, Outcome]:
     node = family.node
+    if conditioned.repeats is not None:
+        raise ValueError(
+            f"Enumerated: latents are shared by all observations, so {node!r} cannot get one belief per "
+            "state; use belief=vfe.MeanField or vfe.Categorical."
+        )
     if node not in conditioned.discrete:
         raise ValueError(
             f"Enumerated: {node!r} is not a hidden discrete node; those are {list(conditioned.discrete)}."

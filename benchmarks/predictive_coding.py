@@ -1,0 +1,149 @@
+"""What equilibrium costs: perception and one parameter gradient beside one of backpropagation.
+
+    python benchmarks/predictive_coding.py [--depth 4 16] [--width 256] [--batch 256] [--trained 200]
+
+The same network, batch and gradient of the parameters, in one process, in interleaved blocks; medians and
+quartiles of the ratio. `left`: the norm of ∂E/∂z over all activities of the batch at the activities
+returned, relative to that at the feed-forward pass. Inputs and labels are random projections of each
+other, learnable in a few hundred steps; `--trained` is the number of backpropagation steps made before.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vfe
+from vfe.conditioning import Conditioned, condition
+from vfe.networks import dense, supervised
+from vfe.perception.together import relax
+
+INPUTS, CLASSES = 784, 10
+
+
+def data(batch: int, seed: int) -> dict[str, np.ndarray]:
+    """Inputs of unit size with labels that a network can learn."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, INPUTS)).astype(np.float32)
+    teacher = np.random.default_rng(0).normal(size=(INPUTS, CLASSES))
+    return {"x": x, "y": (np.tanh(x) @ teacher).argmax(-1)}
+
+
+def cross_entropy(layers: list[Any], x: Any, y: Any) -> Any:
+    """The loss of backpropagation: that of the feed-forward pass."""
+
+    def one(x: Any, y: Any) -> Any:
+        for layer in layers:
+            x = layer(x)
+        return -jax.nn.log_softmax(x)[y]
+
+    return jax.vmap(one)(x, y).mean()
+
+
+def train(layers: list[Any], steps: int, batch: int) -> list[Any]:
+    """Some steps of Adam by backpropagation."""
+    optimiser = optax.adam(1e-3)
+    memory = optimiser.init(eqx.filter(layers, eqx.is_inexact_array))
+
+    @eqx.filter_jit
+    def step(layers: Any, memory: Any, x: Any, y: Any) -> Any:
+        gradient = eqx.filter_grad(cross_entropy)(layers, x, y)
+        update, memory = optimiser.update(gradient, memory)
+        return eqx.apply_updates(layers, update), memory
+
+    for i in range(steps):
+        seen = data(batch, 1 + i)
+        layers, memory = step(layers, memory, seen["x"], seen["y"])
+    return layers
+
+
+def activity_gradient(c: Conditioned, location: Any) -> Any:
+    """‖∂E/∂z‖ over the whole batch."""
+    gradients = c.over(lambda one, u: jax.grad(one.energy)(u), location)
+    return jnp.sqrt(jnp.sum(gradients**2))
+
+
+def perceive_and_differentiate(c: Conditioned, solver: Any, steps: int) -> Any:
+    """∂E/∂parameters at the activities that `steps` steps of perception reach, and those activities."""
+    belief, _ = relax(c, solver, jax.random.key(0), max_steps=steps, rtol=0.0, atol=0.0)
+    location = jax.lax.stop_gradient(belief.location)
+    learned, fixed = eqx.partition(c.model, eqx.is_inexact_array)
+
+    def energy(learned: Any) -> Any:
+        live = dataclasses.replace(c, model=eqx.combine(learned, fixed))
+        return live.over(lambda one, u: one.energy(u), location).mean()
+
+    return jax.grad(energy)(learned), location
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], blocks: int) -> dict[str, list[float]]:
+    """Seconds of every function in every block, each block in another order."""
+    rng = np.random.default_rng(0)
+    found: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        jax.block_until_ready(function())
+    for _ in range(blocks):
+        for name in rng.permutation(list(functions)):
+            start = time.perf_counter()
+            jax.block_until_ready(functions[name]())
+            found[name].append(time.perf_counter() - start)
+    return found
+
+
+def measure(depth: int, width: int, batch: int, trained: int, blocks: int) -> None:
+    """One table: the gradient left, and the cost in backpropagation steps."""
+    sizes = [INPUTS, *[width] * (depth - 1), CLASSES]
+    layers = dense(sizes, key=jax.random.key(0), activation=jnp.tanh, residual=depth > 20)
+    layers = train(layers, trained, batch)
+    seen = data(batch, 10_000)
+    c, _ = condition(supervised(layers, inputs=INPUTS), seen)
+    backprop = eqx.filter_jit(eqx.filter_grad(cross_entropy))
+    functions: dict[str, Callable[[], Any]] = {
+        "backpropagation": lambda: backprop(layers, seen["x"], seen["y"])
+    }
+    left = {}
+    norm = eqx.filter_jit(activity_gradient)
+    before = float(norm(c, c.over(lambda one: one.start())))
+    for steps in (1, 2, 3, 4, 6, 8, 12):
+        name = f"Anderson, {steps} steps"
+        run = eqx.filter_jit(lambda c, steps=steps: perceive_and_differentiate(c, vfe.Anderson(), steps))
+        functions[name] = lambda run=run: run(c)
+        left[name] = float(norm(c, run(c)[1])) / before
+    seconds = interleaved(functions, blocks)
+    base = seconds["backpropagation"]
+    print(
+        f"\ndepth {depth}, width {width}, batch {batch}, after {trained} steps of training; "
+        f"backpropagation {1e3 * statistics.median(base):.2f} ms"
+    )
+    print(f"{'':<22}{'left':>10}{'cost':>8}   quartiles")
+    for name, value in left.items():
+        ratios = sorted(a / b for a, b in zip(seconds[name], base, strict=True))
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        print(f"{name:<22}{value:>10.1e}{middle:>8.2f}   {low:.2f} – {high:.2f}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--depth", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--trained", type=int, nargs="+", default=[0, 200])
+    parser.add_argument("--blocks", type=int, default=25)
+    options = parser.parse_args()
+    print(f"{jax.devices()[0].platform}, jax {jax.__version__}")
+    for depth in options.depth:
+        for trained in options.trained:
+            measure(depth, options.width, options.batch, trained, options.blocks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,11 @@
 """What equilibrium costs: perception and one parameter gradient beside one of backpropagation.
 
-    python benchmarks/predictive_coding.py [--depth 4 16] [--width 256] [--batch 256] [--trained 200]
+    python benchmarks/predictive_coding.py [--data mnist.npz] [--depth 4 16] [--width 256] [--batch 256]
 
 The same network, batch and gradient of the parameters, in one process, in interleaved blocks; medians and
 quartiles of the ratio. `left`: the norm of ∂E/∂z over all activities of the batch at the activities
-returned, relative to that at the feed-forward pass. Inputs and labels are random projections of each
-other, learnable in a few hundred steps; `--trained` is the number of backpropagation steps made before.
+returned, relative to that at the feed-forward pass. `--data`: arrays x_train, y_train of images; without
+it, random inputs labelled by a fixed nonlinear teacher. `--trained`: backpropagation steps made before.
 """
 
 import argparse
@@ -29,9 +29,12 @@ from vfe.perception.together import relax
 INPUTS, CLASSES = 784, 10
 
 
-def data(batch: int, seed: int) -> dict[str, np.ndarray]:
-    """Inputs of unit size with labels that a network can learn."""
+def data(batch: int, seed: int, source: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Inputs with labels: of a file, or random ones that a network can learn."""
     rng = np.random.default_rng(seed)
+    if source is not None:
+        pick = rng.integers(0, len(source["y"]), batch)
+        return {n: a[pick] for n, a in source.items()}
     x = rng.normal(size=(batch, INPUTS)).astype(np.float32)
     teacher = np.random.default_rng(0).normal(size=(INPUTS, CLASSES))
     return {"x": x, "y": (np.tanh(x) @ teacher).argmax(-1)}
@@ -48,7 +51,7 @@ def cross_entropy(layers: list[Any], x: Any, y: Any) -> Any:
     return jax.vmap(one)(x, y).mean()
 
 
-def train(layers: list[Any], steps: int, batch: int) -> list[Any]:
+def train(layers: list[Any], steps: int, batch: int, source: dict[str, np.ndarray] | None) -> list[Any]:
     """Some steps of Adam by backpropagation."""
     optimiser = optax.adam(1e-3)
     memory = optimiser.init(eqx.filter(layers, eqx.is_inexact_array))
@@ -60,7 +63,7 @@ def train(layers: list[Any], steps: int, batch: int) -> list[Any]:
         return eqx.apply_updates(layers, update), memory
 
     for i in range(steps):
-        seen = data(batch, 1 + i)
+        seen = data(batch, 1 + i, source)
         layers, memory = step(layers, memory, seen["x"], seen["y"])
     return layers
 
@@ -98,12 +101,14 @@ def interleaved(functions: dict[str, Callable[[], Any]], blocks: int) -> dict[st
     return found
 
 
-def measure(depth: int, width: int, batch: int, trained: int, blocks: int) -> None:
+def measure(
+    depth: int, width: int, batch: int, trained: int, blocks: int, source: dict[str, np.ndarray] | None
+) -> None:
     """One table: the gradient left, and the cost in backpropagation steps."""
     sizes = [INPUTS, *[width] * (depth - 1), CLASSES]
-    layers = dense(sizes, key=jax.random.key(0), activation=jnp.tanh, residual=depth > 20)
-    layers = train(layers, trained, batch)
-    seen = data(batch, 10_000)
+    layers = dense(sizes, key=jax.random.key(0), activation=jnp.tanh, gain=1.0, residual=depth > 20)
+    layers = train(layers, trained, batch, source)
+    seen = data(batch, 10_000, source)
     c, _ = condition(supervised(layers, inputs=INPUTS), seen)
     backprop = eqx.filter_jit(eqx.filter_grad(cross_entropy))
     functions: dict[str, Callable[[], Any]] = {
@@ -138,11 +143,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--trained", type=int, nargs="+", default=[0, 200])
     parser.add_argument("--blocks", type=int, default=25)
+    parser.add_argument("--data", help="an .npz file with x_train (N, ...) and y_train (N,)")
     options = parser.parse_args()
+    source = None
+    if options.data:
+        with np.load(options.data) as file:
+            x = file["x_train"].reshape(len(file["x_train"]), -1)
+            source = {"x": (x / 255.0).astype(np.float32), "y": file["y_train"].astype(int)}
     print(f"{jax.devices()[0].platform}, jax {jax.__version__}")
     for depth in options.depth:
         for trained in options.trained:
-            measure(depth, options.width, options.batch, trained, options.blocks)
+            measure(depth, options.width, options.batch, trained, options.blocks, source)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from helpers import assert_close, gaussian_energy, load, normal_energy
 from jax.flatten_util import ravel_pytree
 
 import vfe
+from vfe.learning.store import batches, in_groups
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -961,3 +962,26 @@ def test_a_second_call_does_not_trace_again():
     second = learned(0.5, x + 1.0)
     assert first > 5
     assert second <= 3, f"traced {second} times"
+
+
+def test_batches_in_groups():
+    """Every batch once, in order, in groups of one size that jit sees as one shape."""
+    order = np.random.default_rng(0).permutation(470)
+    found = batches(order, 10)
+    groups = in_groups(found)
+    assert {g.shape for g in groups} == {(1, 10)}  # 47 is prime and above the largest group
+    assert np.array_equal(np.concatenate(groups).ravel(), order)
+    groups = in_groups(batches(order, 5))
+    assert {g.shape for g in groups} == {(2, 5)}
+    assert np.array_equal(np.concatenate(groups).ravel(), order)
+
+
+def test_contrast_is_refused_beside_shared_latents():
+    model = vfe.Model(
+        w=vfe.gaussian(jnp.zeros(2), shared=True),
+        c=vfe.categorical(vfe.learnable(jnp.full(3, 1 / 3))),
+        x=vfe.gaussian(lambda w, c: w + c, parents=("w", "c")),
+    )
+    data = {"x": np.zeros((4, 2)), "c": np.zeros(4, int)}
+    with pytest.raises(ValueError, match="on their own"):
+        vfe.learn(model, data, contrast=vfe.Contrast("c", rivals=1))

@@ -268,15 +268,15 @@ def test_general_solvers_reach_the_posterior(number, solver, belief):
     assert_close(percept.free_energy.total, c["neg_log_evidence"], 1e-8, "F")
 
 
-def test_langevin_samples_the_posterior():
+@pytest.mark.parametrize("number", CASES)
+def test_langevin_samples_the_posterior(number):
     """Means within their own Monte Carlo error, R-hat below 1.05, variances within 4 errors."""
-    c = case(2)
+    c = case(number)
     percept = vfe.perceive(build(c), {"x": c["x"]}, solver=vfe.Langevin(draws=4000), key=jax.random.key(1))
+    names = [f"z{i}" for i in range(1, len(c["dims"]))]
     belief = percept.belief
     assert percept.status == vfe.Status.sampled
-    order = np.concatenate(
-        [np.arange(s.start, s.stop) for s in map(belief.layout.slot, ("z1", "z2", "z3"))]
-    )
+    order = np.concatenate([np.arange(s.start, s.stop) for s in map(belief.layout.slot, names)])
     effective = np.asarray(belief.effective_sample_size)[order]
     assert float(belief.r_hat.max()) < 1.05
     assert effective.min() > 500

@@ -204,6 +204,7 @@ def test_levels_keep_their_variance(layer, residual):
         ),
         (lambda: supervised(dense([5, 4, 3], key=KEY), inputs=5, output="poisson"), "categorical"),
         (lambda: dense([5], key=KEY), "at least two"),
+        (lambda: dense([5, 3], key=KEY, gain=0.0), "positive"),
     ],
 )
 def test_layers_that_do_not_fit(make, words):

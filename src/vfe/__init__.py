@@ -9,7 +9,7 @@ from vfe.runtime import order_cpu_work
 order_cpu_work()  # before anything below may start JAX
 
 # ruff: isort: split
-from vfe import exact
+from vfe import exact, networks
 from vfe.beliefs import (
     Amortised,
     Categorical,
@@ -137,6 +137,7 @@ __all__ = [
     "load",
     "log_evidence",
     "masked",
+    "networks",
     "parameter_uncertainty",
     "perceive",
     "plate",

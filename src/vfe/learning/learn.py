@@ -21,8 +21,8 @@ from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
 from vfe.learning.history import record, stack
 from vfe.learning.learned import Learned
 from vfe.learning.shared import refuse_minibatches
-from vfe.learning.step import Plan, remembered, step, watch_step
-from vfe.learning.store import batches, count_of, first_store, gather, given_store
+from vfe.learning.step import Plan, remembered, steps, watch_step
+from vfe.learning.store import batches, count_of, first_store, gather, given_store, in_groups
 from vfe.learning.trainable import joined, refuse_point_precisions, split, trainable, with_encoder
 from vfe.model import Model
 from vfe.perception.langevin import Langevin
@@ -176,16 +176,29 @@ def learn(
             order = jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
             on = contrast is not None and epoch >= contrast.delay * epochs
             pieces, indices, failed = [], [], 0
-            for number, index in enumerate(batches(np.asarray(order), batch_size)):
-                here = jax.random.fold_in(jax.random.fold_in(step_key, epoch), number)
-                state, free_energy, bad = step(
-                    plan, state, fixed, conditioned, labels, jnp.asarray(index), here, jnp.asarray(on)
+            here = jax.random.fold_in(step_key, epoch)
+            learning = {n: v for n, v in state.items() if n != "validation"}
+            number = 0
+            for index in in_groups(batches(np.asarray(order), batch_size)):
+                learning, free_energy, bad = steps(
+                    plan,
+                    learning,
+                    fixed,
+                    conditioned,
+                    labels,
+                    jnp.asarray(index),
+                    here,
+                    jnp.asarray(number),
+                    jnp.asarray(on),
                 )
-                # One step at a time: a queue of asynchronous steps gains nothing on a busy device, and an
-                # interrupt would have to wait for all of it.
+                # One group at a time: a queue of asynchronous steps gains nothing on a busy device, and
+                # an interrupt would have to wait for all of it.
                 failed += int(bad)
-                pieces.append(free_energy)
-                indices.append(index)
+                found = jax.device_get(free_energy)
+                pieces += [jax.tree.map(lambda a, i=i: a[i], found) for i in range(len(index))]
+                indices += list(index)
+                number += len(index)
+            state = {**state, **learning}
             last = gather(pieces, np.concatenate(indices), conditioned)
             rows.append(record(last, count))
             if watch is not None:

@@ -17,6 +17,8 @@ from vfe.learning.trainable import is_amortised
 from vfe.model import Model
 from vfe.perception.perceive import prepare_start, start_belief
 
+LARGEST_GROUP = 32
+
 
 def count_of(conditioned: Conditioned) -> int:
     """The number of observations."""
@@ -32,6 +34,15 @@ def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     if rest:
         full.append(np.concatenate([order[-rest:], order[: size - rest]]))
     return full
+
+
+def in_groups(found: list[np.ndarray]) -> list[np.ndarray]:
+    """The batches in groups of equal number, at most `LARGEST_GROUP`, each (steps, batch).
+
+    All groups have one shape, so that one step is compiled once.
+    """
+    size = max(n for n in range(1, LARGEST_GROUP + 1) if len(found) % n == 0)
+    return [np.stack(found[i : i + size]) for i in range(0, len(found), size)]
 
 
 def first_store(

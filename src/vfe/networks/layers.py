@@ -69,26 +69,32 @@ def dense(
     activation: Callable[[Array], Array] = jax.nn.gelu,
     residual: bool = False,
     layer: type[Dense] | type[Activated] = Dense,
+    gain: float | None = None,
 ) -> list[Any]:
     """Dense layers for levels of these sizes, from the top down, with W ~ N(0, g / in), b = 0.
 
-    g = 1 / ⟨φ(u)²⟩ for u ~ N(0, 1), measured, so that every level has unit variance at the start; 1 for
-    the first layer of `Dense`, which sees the input as it is, and for the last layer. With
+    g is `gain`, by default 1 / ⟨φ(u)²⟩ for u ~ N(0, 1), so that levels keep a variance of order one; 1 for
+    the first layer and for the last. Deep plain networks of an odd φ such as tanh want `gain=1.0`: with
+    more, a small change of one level grows from level to level (the edge of chaos is at g φ′(0)² = 1). With
     `residual=True`, layers between levels of equal size become z + f(z) / √(number of such layers), so
     that the variance stays of order one at any depth.
 
     **Arguments:** `sizes`: of every level, input and output included; `layer`: `Dense` or `Activated`.
 
-    **Raises:** `ValueError` for fewer than two sizes or one below 1.
+    **Raises:** `ValueError` for fewer than two sizes or one below 1, or a gain that is not positive.
 
     **Example:** `vfe.networks.dense([784, 256, 256, 10], key=jax.random.key(0))`.
 
-    **Source:** He et al. 2015 (variance-preserving weights); Yang et al. 2023 (depth 1/√L).
+    **Source:** He et al. 2015 (variance-preserving weights); Poole et al. 2016 (edge of chaos); Yang et
+    al. 2023 (depth 1/√L).
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"dense: got sizes {list(sizes)}; wanted at least two, each at least 1.")
-    probe = jax.random.normal(jax.random.key(0), (4096,))
-    gain = 1.0 / float(jnp.mean(activation(probe) ** 2))
+    if gain is None:
+        probe = jax.random.normal(jax.random.key(0), (4096,))
+        gain = 1.0 / float(jnp.mean(activation(probe) ** 2))
+    if not gain > 0:
+        raise ValueError(f"dense: got gain={gain}; wanted a positive number.")
     pairs = list(itertools.pairwise(sizes))
     skips = [residual and a == b and 0 < i < len(pairs) - 1 for i, (a, b) in enumerate(pairs)]
     found: list[Any] = []

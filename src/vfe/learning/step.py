@@ -17,6 +17,7 @@ from vfe.learning.shared import blended, narrow, narrowed, settled, widened
 from vfe.learning.store import count_of, put_rows, rows_of
 from vfe.learning.trainable import is_amortised, joined
 from vfe.perception.feed_forward import FeedForward
+from vfe.perception.loop import AbstractSolver
 from vfe.perception.perceive import Settings, default_solver, perceive_one, start_belief
 from vfe.perception.status import Status
 from vfe.perception.together import relax
@@ -47,7 +48,9 @@ class Plan:
 
 def together(plan: Plan, conditioned: Conditioned) -> bool:
     """Whether a minibatch is perceived in one loop: Point beliefs that start afresh at each visit."""
-    return plan.family is Point and not plan.keep and conditioned.repeats is None and plan.contrast is None
+    fresh = plan.family is Point and not plan.keep and plan.contrast is None
+    stepwise = plan.solver is None or isinstance(plan.solver, AbstractSolver)
+    return fresh and stepwise and conditioned.repeats is None and not conditioned.discrete
 
 
 def relax_batch(plan: Plan, batch: Conditioned, key: PRNGKeyArray) -> tuple[Point, Array]:

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
+import optax
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -36,3 +37,8 @@ def gaussian_energy(x, mean, covariance) -> float:
     _, log_det = np.linalg.slogdet(covariance)
     n = residual.size
     return 0.5 * float(residual @ np.linalg.solve(covariance, residual) + log_det + n * np.log(2 * np.pi))
+
+
+def cosine(rate, epochs, steps=1):
+    """Adam with a rate that falls to zero over all steps."""
+    return optax.adam(optax.cosine_decay_schedule(rate, epochs * steps))

@@ -28,7 +28,7 @@ def entropy(sd):
 
 @pytest.mark.core
 def test_supervised_graph_with_observed_ancestors():
-    """u → c → h → y with c observed: complexity is KL(q ‖ p(h ∣ do(c))), not KL(q ‖ p(h)) (THEORY 2).
+    """u → c → h → y with c observed: complexity is KL(q ‖ p(h ∣ do(c))), not KL(q ‖ p(h)).
 
     c has its own density, so its energy is part of the accuracy; u is given and has none.
     """
@@ -160,7 +160,7 @@ def test_plate():
 
 @pytest.mark.core
 def test_discrete_above_continuous():
-    """l → z → x, a mixture: F = −ln Σ_l exp(−F_l), q(l) ∝ exp(−F_l), all by hand (THEORY 6)."""
+    """l → z → x, a mixture: F = −ln Σ_l exp(−F_l), q(l) ∝ exp(−F_l), all by hand."""
     rng = np.random.default_rng(5)
     p = np.array([0.2, 0.5, 0.3])
     centres, scales, w = rng.normal(size=(3, 2)) * 2, np.array([0.5, 1.0, 0.2]), rng.normal(size=(4, 2))

@@ -129,7 +129,8 @@ def test_resume_without_kept_beliefs(tmp_path):
 def test_learning_does_not_collapse(layer, scale):
     """Digits: accuracy on held-out images ends above 90 % and never falls by 4 points from its best.
 
-    With unit scales the energy alone is a poor objective (THEORY, section 4) but must not fall apart.
+    With unit scales the energy alone is a poor objective (it can fall by inflating I + J Jᵀ), but learning
+    must not fall apart.
     """
     from sklearn.datasets import load_digits
 
@@ -159,6 +160,22 @@ def test_learning_does_not_collapse(layer, scale):
     )
     assert found[-1] > 0.9
     assert np.max(np.maximum.accumulate(found) - found) < 0.04
+
+
+def test_one_observation_and_bad_data():
+    """A single observation learns; missing inputs, labels out of range and empty data are named."""
+    model, seen = small(), data(1)
+    options = {"belief": vfe.Point, "solver": vfe.Anderson(), "keep_beliefs": False, "epochs": 2}
+    assert np.isfinite(vfe.learn(model, seen, **options).history["total"]).all()
+    assert predict(model, {"x": seen["x"][0]}).shape == (3,)
+    for bad, words in (
+        ({"x": np.full((2, 5), np.nan), "y": np.zeros(2, int)}, "missing values"),
+        ({"x": np.zeros((2, 5)), "y": np.array([0, 3])}, "wanted 0 … 2"),
+        ({"x": np.zeros((0, 5)), "y": np.zeros(0, int)}, "no observations"),
+        ({"x": np.zeros((2, 4)), "y": np.zeros(2, int)}, "'x'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            vfe.learn(model, bad, **options)
 
 
 def test_prediction_is_the_feed_forward_pass():

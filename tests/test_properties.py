@@ -258,7 +258,7 @@ def test_discrete_graphs(seed, count, sparse):
     scale=st.sampled_from([1e-3, 1.0, 1e3]),
 )
 def test_units_of_the_latents_do_not_matter(seed, smallest, scale):
-    """F is invariant when z is measured in other units in p and q together (CLAIMS 2f)."""
+    """F is invariant when z is measured in other units in p and q together."""
     rng = np.random.default_rng(seed)
     weight, covariance = rng.normal(size=(3, 2)), random_covariance(rng, 2, smallest)
     mean, spread, x = rng.normal(size=2), random_covariance(rng, 2, 0.1), rng.normal(size=3)

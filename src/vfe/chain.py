@@ -50,7 +50,7 @@ class Chain(eqx.Module):
     chain.energies(values)["z"].shape  # (1000,)
     ```
 
-    **Source:** DESIGN, section 6; Rabiner 1989 (discrete states), Kalman 1960 (Gaussian ones).
+    **Source:** Rabiner 1989 (discrete states), Kalman 1960 (Gaussian ones).
     """
 
     first: Model

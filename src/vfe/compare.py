@@ -126,7 +126,7 @@ def compare(models: Mapping[str, Any], *, prior: Mapping[str, float] | None = No
     found.best, found.probabilities, print(found)
     ```
 
-    **Source:** THEORY, section 8; Kass and Raftery 1995; Penny et al. 2004.
+    **Source:** Kass and Raftery 1995; Penny et al. 2004.
     """
     if not isinstance(models, Mapping):
         raise TypeError(f"compare: got a {type(models).__name__}; wanted a dictionary from names to F.")

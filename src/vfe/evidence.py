@@ -512,7 +512,7 @@ def log_evidence(
     percept.free_energy.divergence(estimate)
     ```
 
-    **Source:** THEORY, section 2 (what kind of number); Neal 2001.
+    **Source:** Neal 2001.
     """
     conditioned, batch = condition(model, observed)
     if method is not None and not isinstance(method, AbstractEvidenceMethod):

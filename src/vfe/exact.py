@@ -172,7 +172,7 @@ def marginal(
 
     **Raises:** `ValueError` for other models.
 
-    **Source:** THEORY: equation (8) of the essay, in the generative direction.
+    **Source:** equation (8) of the essay, in the generative direction.
     """
     info = model.describe(node)
     if info.discrete and info.states is not None:

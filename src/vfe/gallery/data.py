@@ -12,6 +12,7 @@ import numpy as np
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 MOST_BYTES = 4 * 2**30
 MOST_CLASSES = 1000
+# What zipfile and NumPy raise on broken archives; NotImplementedError: a compression they do not know.
 _DAMAGED = (
     OSError,
     EOFError,

@@ -18,5 +18,5 @@ class TotalDerivative(eqx.Module):
 
     For a Laplace belief this counts how the mode, and the curvature there, move with the parameters.
 
-    **Source:** THEORY, section 4.
+    **Source:** implicit differentiation; Blondel et al. 2022.
     """

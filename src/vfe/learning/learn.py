@@ -101,7 +101,7 @@ def learn(
     learned.model, learned.history["total"]
     ```
 
-    **Source:** Neal and Hinton 1998 (incremental EM as descent on F); THEORY, section 3.
+    **Source:** Neal and Hinton 1998 (incremental EM as descent on F); Hoffman et al. 2013.
     """
     key = jax.random.key(0) if key is None else key
     _check_kinds(gradient, optimiser, where)

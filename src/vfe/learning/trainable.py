@@ -64,7 +64,7 @@ def refuse_point_precisions(conditioned: Conditioned, family: Any, spec: Model) 
     zero the energy falls without bound as the precision grows. The precision of an observed node that
     cannot be predicted without error is bounded by the data, so it is allowed, with a warning.
 
-    **Raises:** `ValueError` that names the node. **Source:** THEORY, end of section 4.
+    **Raises:** `ValueError` that names the node.
     """
     while isinstance(family, Enumerated | Amortised):
         family = family.family

@@ -39,7 +39,7 @@ def supervised(
     model = vfe.networks.supervised(layers, inputs=784)
     ```
 
-    **Source:** Whittington and Bogacz 2017; THEORY, section 4 (error coordinates, hidden variances).
+    **Source:** Friston 2005; Whittington and Bogacz 2017.
     """
     if len(layers) < 2:
         raise ValueError(

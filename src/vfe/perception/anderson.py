@@ -4,17 +4,13 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from vfe.beliefs import Point
-from vfe.conditioning import Conditioned
-from vfe.declared import hidden_gaussians
-from vfe.expectation import AbstractExpectation
-from vfe.perception.loop import AbstractSolver, Progress, descends, move
-from vfe.perception.objective import AbstractObjective, pose_in_errors
+from vfe.perception.loop import AbstractErrorSolver, Progress, descends, move
+from vfe.perception.objective import AbstractObjective
 
 
-class Anderson(AbstractSolver):
+class Anderson(AbstractErrorSolver):
     """e ← −∂L/∂e with Anderson acceleration, in standardised errors e: z_i = g_i(z_{i+1}) + s_i ∘ e_i.
 
     With E = ½ |e|² + L(e), L the energy of what is observed, the errors at the mode are those that the
@@ -42,21 +38,6 @@ class Anderson(AbstractSolver):
     @property
     def monotone(self) -> bool:
         return True
-
-    def pose(
-        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
-    ) -> tuple[AbstractObjective, Array]:
-        return pose_in_errors(conditioned, belief, expectation, key)
-
-    def check(self, conditioned: Conditioned, belief: Any) -> None:
-        if not isinstance(belief, Point):
-            raise ValueError(
-                f"Anderson finds modes: got a {type(belief).__name__}; use belief=vfe.Laplace or "
-                "vfe.Point, or solver=vfe.Descent()."
-            )
-        reason = hidden_gaussians(conditioned)
-        if reason is not None:
-            raise ValueError(f"Anderson: {reason}; use solver=vfe.Descent().")
 
     def init(self, objective: AbstractObjective, vector: Float[Array, " n"]) -> Any:
         past = jnp.zeros((self.memory, *vector.shape), vector.dtype)

@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from vfe.beliefs import Categorical, DiagonalGaussian, Laplace, MeanField, NodeGaussian
 from vfe.conditioning import Conditioned
 from vfe.declared import why_not_quadratic
-from vfe.expectation import AbstractExpectation, Taylor
+from vfe.expectation import Taylor
 from vfe.free_energy import expected_energies
-from vfe.perception.loop import AbstractSolver, Progress, move
-from vfe.perception.objective import AbstractObjective, pose
+from vfe.perception.loop import AbstractBeliefSolver, Progress, move
+from vfe.perception.objective import AbstractObjective
 
 
-class CoordinateAscent(AbstractSolver):
+class CoordinateAscent(AbstractBeliefSolver):
     """q_i ∝ exp(−⟨E⟩_{q without i}), one factor after the other.
 
     A discrete factor: logits_k = −⟨E⟩ with the node held at k. A Gaussian factor of an energy declared
@@ -34,11 +34,6 @@ class CoordinateAscent(AbstractSolver):
     @property
     def monotone(self) -> bool:
         return True
-
-    def pose(
-        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
-    ) -> tuple[AbstractObjective, Array]:
-        return pose(conditioned, belief, expectation, key)
 
     def check(self, conditioned: Conditioned, belief: Any) -> None:
         continuous = belief.continuous if isinstance(belief, MeanField) else belief

@@ -6,15 +6,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from vfe.conditioning import Conditioned
-from vfe.expectation import AbstractExpectation
-from vfe.perception.loop import AbstractSolver, Progress, descends, move
-from vfe.perception.objective import AbstractObjective, pose
+from vfe.perception.loop import AbstractBeliefSolver, Progress, descends, move
+from vfe.perception.objective import AbstractObjective
 
 
-class Descent(AbstractSolver):
+class Descent(AbstractBeliefSolver):
     """λ ← λ + update(−∂F/∂λ) with an optax transformation; L-BFGS with a line search by default.
 
     With the default no step raises F; a plain `optax.adam` may.
@@ -36,11 +35,6 @@ class Descent(AbstractSolver):
     @property
     def monotone(self) -> bool:
         return self.optimiser is None
-
-    def pose(
-        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
-    ) -> tuple[AbstractObjective, Array]:
-        return pose(conditioned, belief, expectation, key)
 
     def check(self, conditioned: Conditioned, belief: Any) -> None:
         return None

@@ -5,17 +5,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from vfe.beliefs import Point
-from vfe.conditioning import Conditioned
-from vfe.declared import hidden_gaussians
-from vfe.expectation import AbstractExpectation
-from vfe.perception.loop import AbstractSolver, Progress, attempt
-from vfe.perception.objective import AbstractObjective, pose_in_errors
+from vfe.perception.loop import AbstractErrorSolver, Progress, attempt
+from vfe.perception.objective import AbstractObjective
 
 
-class ErrorCoordinates(AbstractSolver):
+class ErrorCoordinates(AbstractErrorSolver):
     """Damped Gauss–Newton in standardised errors e, z_i = g_i(z_{i+1}) + s_i ∘ e_i.
 
     e ← e − (I + Jᵀ J + δ I)⁻¹ ∂E/∂e, J the Jacobian of the observed nodes' whitened residuals. The
@@ -26,7 +22,7 @@ class ErrorCoordinates(AbstractSolver):
 
     **Example:** `vfe.perceive(model, {"x": x}, solver=vfe.ErrorCoordinates())`.
 
-    **Source:** THEORY, section 4 (error coordinates).
+    **Source:** Papaspiliopoulos et al. 2007 (the non-centred form); Nocedal and Wright 2006, chapter 10.
     """
 
     tries: int = eqx.field(static=True, default=12)
@@ -34,22 +30,6 @@ class ErrorCoordinates(AbstractSolver):
     @property
     def monotone(self) -> bool:
         return True
-
-    def pose(
-        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
-    ) -> tuple[AbstractObjective, Array]:
-        return pose_in_errors(conditioned, belief, expectation, key)
-
-    def check(self, conditioned: Conditioned, belief: Any) -> None:
-        if not isinstance(belief, Point):
-            raise ValueError(
-                f"ErrorCoordinates finds modes: got a {type(belief).__name__}; use belief=vfe.Laplace "
-                "or vfe.Point, or solver=vfe.Descent()."
-            )
-        reason = hidden_gaussians(conditioned)
-        if reason is not None:
-            raise ValueError(f"ErrorCoordinates: {reason}; use solver=vfe.Descent().")
-        eqx.filter_eval_shape(conditioned.residuals, belief.location)
 
     def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
         return jnp.zeros((), vector.dtype), jnp.zeros((), int)

@@ -5,15 +5,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from vfe.conditioning import Conditioned
-from vfe.expectation import AbstractExpectation
-from vfe.perception.loop import AbstractSolver, Progress, descends, move
-from vfe.perception.objective import AbstractObjective, pose
+from vfe.perception.loop import AbstractBeliefSolver, Progress, descends, move
+from vfe.perception.objective import AbstractObjective
 
 
-class GradientFlow(AbstractSolver):
+class GradientFlow(AbstractBeliefSolver):
     """λ̇ = −∂F/∂λ, integrated by diffrax; each step covers an interval twice as long as the last.
 
     For Gaussian levels and a Point or Laplace belief this is predictive coding:
@@ -25,7 +24,7 @@ class GradientFlow(AbstractSolver):
 
     **Example:** `vfe.perceive(model, {"x": x}, solver=vfe.GradientFlow())`.
 
-    **Source:** Friston 2005, equation 3.9 (recognition dynamics); THEORY, section 4.
+    **Source:** Friston 2005, equation 3.9 (recognition dynamics).
     """
 
     solver: Any = None
@@ -36,11 +35,6 @@ class GradientFlow(AbstractSolver):
     @property
     def monotone(self) -> bool:
         return True
-
-    def pose(
-        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
-    ) -> tuple[AbstractObjective, Array]:
-        return pose(conditioned, belief, expectation, key)
 
     def check(self, conditioned: Conditioned, belief: Any) -> None:
         if self.interval <= 0:

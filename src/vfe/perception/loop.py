@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from vfe.beliefs import Point
 from vfe.conditioning import Conditioned
+from vfe.declared import hidden_gaussians
 from vfe.expectation import AbstractExpectation
-from vfe.perception.objective import AbstractObjective
+from vfe.perception.objective import AbstractObjective, pose, pose_in_errors
 from vfe.perception.status import Status
 
 
@@ -69,6 +71,35 @@ class AbstractSolver(eqx.Module):
         """Where the solver is after one more step; see `move` and `Progress`."""
 
 
+class AbstractBeliefSolver(AbstractSolver):
+    """A method that moves the parameters of a belief."""
+
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Float[Array, " m"]]:
+        return pose(conditioned, belief, expectation, key)
+
+
+class AbstractErrorSolver(AbstractSolver):
+    """A method that moves standardised prediction errors: modes under Gaussian hidden nodes."""
+
+    def pose(
+        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
+    ) -> tuple[AbstractObjective, Float[Array, " m"]]:
+        return pose_in_errors(conditioned, belief, expectation, key)
+
+    def check(self, conditioned: Conditioned, belief: Any) -> None:
+        name = type(self).__name__
+        if not isinstance(belief, Point):
+            raise ValueError(
+                f"{name} finds modes: got a {type(belief).__name__}; use belief=vfe.Laplace or vfe.Point, "
+                "or solver=vfe.Descent()."
+            )
+        reason = hidden_gaussians(conditioned)
+        if reason is not None:
+            raise ValueError(f"{name}: {reason}; use solver=vfe.Descent().")
+
+
 class Outcome(eqx.Module):
     """How a loop ended, for one observation.
 
@@ -125,14 +156,7 @@ def run(
     def body(carry: Any) -> Any:
         dynamic, steps, scale, trace = carry
         p = eqx.combine(dynamic, static)
-        new = solver.step(objective, p)
-        if solver.monotone:
-            rises = ~descends(p, new)
-            keep = lambda after, before: jnp.where(rises, before, after)  # noqa: E731
-            vector, value, gradient = jax.tree.map(
-                keep, (new.vector, new.value, new.gradient), (p.vector, p.value, p.gradient)
-            )
-            new = Progress(vector, value, gradient, new.stalled | rises, new.memory)
+        new = advance(objective, solver, p)
         dynamic, _ = eqx.partition(new, eqx.is_array)
         steps = steps + 1
         index = jnp.arange(points)
@@ -154,6 +178,23 @@ def run(
         ),
     )
     return p.vector, Outcome(status, steps, trace, left, scale)
+
+
+def advance(objective: AbstractObjective, solver: AbstractSolver, progress: Progress) -> Progress:
+    """One step; where a method that is meant to descend would rise, it stays and has stalled."""
+    new = solver.step(objective, progress)
+    if not solver.monotone:
+        return new
+    rises = ~descends(progress, new)
+    vector, value, gradient = (
+        jnp.where(rises, before, after)
+        for before, after in (
+            (progress.vector, new.vector),
+            (progress.value, new.value),
+            (progress.gradient, new.gradient),
+        )
+    )
+    return Progress(vector, value, gradient, new.stalled | rises, new.memory)
 
 
 def descends(before: Progress, after: Progress) -> Array:

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from vfe.beliefs import DiagonalGaussian, JointGaussian, Laplace, NodeGaussian
 from vfe.beliefs.gaussian import precision_of
 from vfe.conditioning import Conditioned
-from vfe.expectation import AbstractExpectation
-from vfe.perception.loop import AbstractSolver, Progress, attempt
-from vfe.perception.objective import AbstractObjective, pose
+from vfe.perception.loop import AbstractBeliefSolver, Progress, attempt
+from vfe.perception.objective import AbstractObjective
 
 
 class Hessian(eqx.Module):
@@ -59,7 +58,7 @@ class GaussNewton(eqx.Module):
         return found
 
 
-class NaturalGradient(AbstractSolver):
+class NaturalGradient(AbstractBeliefSolver):
     """η ← η − ρ ∇_m F, η natural and m mean parameters of a Gaussian belief.
 
     precision ← (1 − ρ) precision + ρ ⟨∂²E/∂z²⟩, mean ← mean − ρ precision⁻¹ ⟨∂E/∂z⟩ (with the new
@@ -82,11 +81,6 @@ class NaturalGradient(AbstractSolver):
     @property
     def monotone(self) -> bool:
         return True
-
-    def pose(
-        self, conditioned: Conditioned, belief: Any, expectation: AbstractExpectation, key: PRNGKeyArray
-    ) -> tuple[AbstractObjective, Array]:
-        return pose(conditioned, belief, expectation, key)
 
     def check(self, conditioned: Conditioned, belief: Any) -> None:
         if not isinstance(belief, JointGaussian | NodeGaussian | DiagonalGaussian):

@@ -20,7 +20,7 @@ class AbstractObjective(eqx.Module):
     """What perception minimises for one observation, as a function of one vector.
 
     A Laplace belief is sought as a Point: recognition dynamics descend E, and F is evaluated at the
-    end (THEORY, section 4).
+    end.
     """
 
     conditioned: eqx.AbstractVar[Conditioned]

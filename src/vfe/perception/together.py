@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from vfe.beliefs import Point
 from vfe.conditioning import Conditioned
 from vfe.expectation import AbstractExpectation, Enumerate
-from vfe.perception.loop import AbstractSolver, Progress, largest
+from vfe.perception.loop import AbstractSolver, Progress, advance, largest
 from vfe.perception.objective import ErrorObjective
 
 
@@ -63,7 +63,7 @@ def relax(
 
         def one(c: Conditioned, p: Progress) -> Progress:
             objective, _ = solver.pose(c, Point.start(c, key), chosen, key)
-            return solver.step(objective, p)
+            return advance(objective, solver, p)
 
         new = conditioned.over(one, p)
         keep = lambda a, b: jnp.where(busy.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731

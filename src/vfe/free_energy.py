@@ -9,23 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs import (
+    LOG_2PI,
     AbstractBelief,
     AbstractContinuous,
     AbstractDiscrete,
     AbstractGaussian,
+    AbstractLaplace,
     Amortised,
     Categorical,
     Enumerated,
     EnumeratedBelief,
-    Laplace,
+    GaussNewtonLaplace,
     MeanField,
     Particles,
     Point,
 )
 from vfe.conditioning import Conditioned, Energies, condition
+from vfe.curvature import check_gauss_newton, second_order, spread
 from vfe.declared import is_quadratic
 from vfe.expectation import AbstractExpectation, Enumerate, MonteCarlo, Taylor, standard_error
 from vfe.model import Model
@@ -292,9 +295,14 @@ def default_expectation(conditioned: Conditioned, belief: Any) -> AbstractExpect
         return Enumerate()
     while isinstance(belief, Enumerated | EnumeratedBelief):
         belief = belief.family if isinstance(belief, Enumerated) else belief.conditional
-    if belief is Laplace or isinstance(belief, Laplace) or is_quadratic(conditioned):
+    if is_laplace(belief) or is_quadratic(conditioned):
         return Taylor()
     return MonteCarlo()
+
+
+def is_laplace(belief: Any) -> bool:
+    """Whether a belief, or a family of beliefs, is a mode with a curvature."""
+    return issubclass(belief if isinstance(belief, type) else type(belief), AbstractLaplace)
 
 
 def kind_of(conditioned: Conditioned, belief: Any, expectation: AbstractExpectation) -> Kind:
@@ -307,7 +315,7 @@ def kind_of(conditioned: Conditioned, belief: Any, expectation: AbstractExpectat
         return Kind.energy
     if isinstance(belief, AbstractDiscrete):
         return Kind.exact
-    if isinstance(belief, Laplace) and not isinstance(expectation, MonteCarlo):
+    if isinstance(belief, AbstractLaplace) and not isinstance(expectation, MonteCarlo):
         return Kind.exact if is_quadratic(conditioned) else Kind.approximation
     if isinstance(expectation, MonteCarlo):
         return Kind.monte_carlo
@@ -355,6 +363,10 @@ def expected_energies(
     factor = continuous.factor()
     if factor is None:
         return function(continuous.location), None
+    if isinstance(continuous, GaussNewtonLaplace) and isinstance(expectation, Taylor):
+        # One curvature in both places: the expansion of E takes the one that made the covariance.
+        check_gauss_newton(conditioned)
+        return _added(function(continuous.location), second_order(conditioned, continuous)), None
     energies, draws = expectation.average(function, continuous.location, factor, key)
     if draws is None:
         return energies, None
@@ -381,6 +393,40 @@ def free_energy_of(
         tuple(n for n in conditioned.shared if n in energies.hidden or n in energies.observed)
         if conditioned.repeats is not None
         else (),
+        conditioned.model.order,
+    )
+
+
+def _added(energies: Energies, more: Energies) -> Energies:
+    def both(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
+        return {n: v + b.get(n, 0.0) for n, v in a.items()}
+
+    return Energies(both(energies.observed, more.observed), both(energies.hidden, more.hidden))
+
+
+def free_energy_at(conditioned: Conditioned, errors: Float[Array, " n"]) -> FreeEnergy:
+    """F of the GaussNewtonLaplace belief around these errors, as a function of errors and parameters.
+
+    F = ½ |e|² + L(e) + ½ ln |I + J Jᵀ|, by node, through the smaller of output space and error space. Its
+    derivative in the parameters at fixed errors is both the partial derivative of F and, as
+    d ½ ln |I + Jᵀ J| = ½ tr(H⁻¹ d Jᵀ J), that of ⟨E⟩ at a fixed q(e): the M step in these coordinates.
+    """
+    check_gauss_newton(conditioned)
+    energies = conditioned.error_energies(errors)
+    more, entropies = spread(conditioned, errors)
+    for name, e in conditioned.layout.unpack(errors).items():
+        # The energy of a level is ½ |e|² + ln |s| + ½ n ln 2π; ln |s| is what z = g + s ∘ e adds to S.
+        size = energies.hidden[name] - 0.5 * jnp.sum(e**2) - 0.5 * e.size * LOG_2PI
+        entropies[name] = entropies[name] + size
+    total = _added(energies, more)
+    return FreeEnergy(
+        total.observed,
+        total.hidden,
+        entropies,
+        None,
+        conditioned.weight,
+        Kind.exact if is_quadratic(conditioned) else Kind.approximation,
+        (),
         conditioned.model.order,
     )
 

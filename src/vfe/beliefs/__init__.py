@@ -16,7 +16,14 @@ from vfe.beliefs.discrete import (
     entropy_of,
 )
 from vfe.beliefs.families import Amortised, Enumerated
-from vfe.beliefs.gaussian import DiagonalGaussian, JointGaussian, Laplace, NodeGaussian
+from vfe.beliefs.gaussian import (
+    AbstractLaplace,
+    DiagonalGaussian,
+    GaussNewtonLaplace,
+    JointGaussian,
+    Laplace,
+    NodeGaussian,
+)
 from vfe.beliefs.particles import ParticleMarginal, Particles
 from vfe.beliefs.point import Point, PointMarginal
 
@@ -26,12 +33,14 @@ __all__ = [
     "AbstractContinuous",
     "AbstractDiscrete",
     "AbstractGaussian",
+    "AbstractLaplace",
     "Amortised",
     "Categorical",
     "CategoricalMarginal",
     "DiagonalGaussian",
     "Enumerated",
     "EnumeratedBelief",
+    "GaussNewtonLaplace",
     "GaussianMarginal",
     "JointCategorical",
     "JointGaussian",

@@ -122,21 +122,15 @@ class JointGaussian(AbstractCholesky):
 
 def precision_of(belief: AbstractGaussian) -> Float[Array, "n n"]:
     """The inverse of a belief's covariance, for one observation."""
-    if isinstance(belief, Laplace):
+    if isinstance(belief, AbstractLaplace):
         return belief.root @ belief.root.T
     factor = belief.factor()
     inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(factor.shape[-1]), lower=True)
     return inverse.T @ inverse
 
 
-class Laplace(AbstractGaussian):
-    """q(u) = N(u; μ, H⁻¹): μ the mode of E and H its curvature there.
-
-    F = E(μ) + ½ ln |H| − ½ n ln 2π: exact where E is quadratic, elsewhere an approximation that may
-    read far below −ln p(x).
-
-    **Source:** Friston et al. 2007, Variational free energy and the Laplace approximation.
-    """
+class AbstractLaplace(AbstractGaussian):
+    """q(u) = N(u; μ, H⁻¹), H = R Rᵀ with R upper triangular: μ the mode of E and H a curvature there."""
 
     layout: Layout = eqx.field(static=True)
     location: Float[Array, "*batch n"]
@@ -147,23 +141,22 @@ class Laplace(AbstractGaussian):
         return layout.size
 
     @classmethod
-    def from_vector(cls, layout: Layout, vector: Array) -> "Laplace":
+    def from_vector(cls, layout: Layout, vector: Array) -> Self:
         return cls(layout, vector, jnp.broadcast_to(jnp.eye(layout.size), (*vector.shape, layout.size)))
 
     @classmethod
-    def from_precision(cls, layout: Layout, location: Array, precision: Array) -> "Laplace":
+    def from_precision(cls, layout: Layout, location: Array, precision: Array) -> Self:
         """N(location, precision⁻¹), through the upper triangular root R Rᵀ = precision."""
-        flipped = jnp.linalg.cholesky(precision[..., ::-1, ::-1])
-        return cls(layout, location, flipped[..., ::-1, ::-1])
+        return cls(layout, location, upper_root(precision))
 
     @classmethod
-    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> "Laplace":
+    def from_factor(cls, layout: Layout, location: Array, factor: Array) -> Self:
         identity = jnp.broadcast_to(jnp.eye(layout.size), factor.shape)
         inverse = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
         return cls(layout, location, jnp.swapaxes(inverse, -1, -2))
 
     @classmethod
-    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> "Laplace":
+    def start(cls, conditioned: Conditioned, key: PRNGKeyArray) -> Self:
         return cls.from_vector(conditioned.layout, conditioned.start())
 
     def log_diagonal(self) -> Array:
@@ -172,3 +165,33 @@ class Laplace(AbstractGaussian):
     def factor(self) -> Array:
         identity = jnp.broadcast_to(jnp.eye(self.layout.size), self.root.shape)
         return jax.scipy.linalg.solve_triangular(jnp.swapaxes(self.root, -1, -2), identity, lower=True)
+
+
+def upper_root(matrix: Float[Array, "*batch n n"]) -> Float[Array, "*batch n n"]:
+    """R upper triangular with R Rᵀ = matrix."""
+    return jnp.linalg.cholesky(matrix[..., ::-1, ::-1])[..., ::-1, ::-1]
+
+
+class Laplace(AbstractLaplace):
+    """q(u) = N(u; μ, H⁻¹): μ the mode of E and H its curvature there, the exact Hessian.
+
+    F = E(μ) + ½ ln |H| − ½ n ln 2π: exact where E is quadratic, elsewhere an approximation that may
+    read far below −ln p(x).
+
+    **Source:** Friston et al. 2007, Variational free energy and the Laplace approximation.
+    """
+
+
+class GaussNewtonLaplace(AbstractLaplace):
+    """q(u) = N(u; μ, H⁻¹): μ the mode of E and H its Gauss–Newton curvature there, never indefinite.
+
+    In standardised errors e, z = g(parents) + s ∘ e, H is I + Jᵀ J, J how the observed nodes' predictions
+    move with e in units of their noise: F = ½ |e|² − ln p(x | z) + ½ ln |I + J Jᵀ|. Exact where E is
+    quadratic, elsewhere an approximation. For Gaussian hidden nodes of constant spread and Gaussian,
+    Bernoulli or categorical observed ones. `vfe.learn` evaluates it through the smaller of output space and
+    error space, so networks of any size can be trained on the whole F.
+
+    **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.GaussNewtonLaplace)`.
+
+    **Source:** Friston et al. 2007; Papaspiliopoulos et al. 2007 (the non-centred form); Immer et al. 2021.
+    """

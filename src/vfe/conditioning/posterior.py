@@ -7,10 +7,19 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from vfe.conditionals import Gaussian
 from vfe.conditioning.layout import Layout
-from vfe.conditioning.residuals import located, log_size, standardised, whitened
+from vfe.conditioning.residuals import (
+    AbstractFisherRoot,
+    fisher_root,
+    located,
+    log_size,
+    predicted,
+    standardised,
+)
 from vfe.model import Model, NodeInfo
 
 
@@ -109,27 +118,61 @@ class Conditioned(eqx.Module):
 
         return self._at(u, reduce, dict(probabilities or {}), self._parts)
 
-    def residuals(self, u: Float[Array, " n"]) -> Float[Array, " m"]:
-        """The observed nodes' whitened residuals (logits, for discrete nodes) at u, in one vector.
+    def sensitivity(
+        self, place: Callable[[Array], Array], at: Float[Array, " n"]
+    ) -> dict[str, Float[Array, "m n"]]:
+        """J by observed node: how what is predicted of it moves with v, u = place(v), in units of its noise.
 
-        Its Jacobian J gives the Gauss–Newton curvature Jᵀ J of the observed nodes' weighted energy. No
-        hidden discrete nodes may be left (clamp them first).
+        Jᵀ J is the Gauss–Newton curvature (Fisher information) of the node's weighted energy. It is
+        differentiable in the parameters, the Fisher information's dependence on them included. Taken by
+        rows or by columns, whichever are fewer.
+
+        **Raises:** `ValueError` for observed densities whose Fisher information is not known. Members of
+        plates have no rows.
         """
 
-        def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
+        def visit(v: Array, measure: Any) -> dict[str, Array]:
+            found = self._at(place(v), lambda names, table, q: table, {}, measure, jacobians=False)
+            return found.observed
+
+        def seen(i: NodeInfo) -> bool:
+            return i.name not in self.hidden and i.name not in self.clamped and i.plate is None
+
+        def constant(i: NodeInfo) -> bool:
+            node = self.model.nodes[i.name]
+            return isinstance(node, Gaussian) and node.has_constant_noise
+
+        def outputs(v: Array) -> dict[str, Array]:
+            def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
+                zero = jnp.zeros(0)
+                if not seen(i):
+                    return zero, zero
+                return predicted(self.model.density(i.name, values), constant(i)), zero
+
+            return visit(v, measure)
+
+        shapes = jax.eval_shape(outputs, at)
+        count = sum(int(np.prod(s.shape, dtype=int)) for s in shapes.values())
+        take = jax.jacrev if count < at.shape[0] else jax.jacfwd
+        derivative = take(outputs)(at)
+
+        def root(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
             zero = jnp.zeros(0)
-            if i.name in self.hidden or i.name in self.clamped or i.plate is not None:
+            if not seen(i):
                 return zero, zero
             density = self.model.density(i.name, values)
-            return whitened(density, values[i.name], masks.get(i.name)).reshape(-1), zero
+            return fisher_root(density, masks.get(i.name), constant(i)), zero
 
-        found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False)
-        parts = [
-            found.observed[n].reshape(-1) * (1.0 if n in self.shared else jnp.sqrt(self.weight))
-            for n in self.model.order
-            if n in found.observed
-        ]
-        return jnp.concatenate([*parts, jnp.zeros(0)])
+        found = {}
+        for name, apply in visit(at, root).items():
+            if not isinstance(apply, AbstractFisherRoot):
+                continue
+            if self.repeats is None or name in self.shared:
+                found[name] = apply(derivative[name])
+            else:
+                each = jax.vmap(lambda a, d: a(d))(apply, derivative[name])
+                found[name] = jnp.sqrt(self.weight) * each.reshape(-1, at.shape[0])
+        return found
 
     def multiplicity(self) -> Float[Array, " n"]:
         """How often the energy of each hidden element counts: once where shared, else `weight` times."""
@@ -161,11 +204,11 @@ class Conditioned(eqx.Module):
         found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False)
         return {n: found.hidden[n] for n in self.layout.names}
 
-    def error_energy(self, e: Float[Array, " n"]) -> Float[Array, ""]:
-        """E at z = g(parents) + s ∘ e, written in the errors: one visit of every node, from the top down.
+    def error_energies(self, e: Float[Array, " n"]) -> Energies:
+        """E by node at z = g(parents) + s ∘ e, written in the errors: one visit, from the top down.
 
-        E = Σ_i ½ |e_i|² + ln |s_i| + ½ n_i ln 2π over the hidden Gaussian nodes, + −ln p of the observed
-        ones: the same number as `energy(push(e))`, whose derivative would pass through every mean twice.
+        E_i = ½ |e_i|² + ln |s_i| + ½ n_i ln 2π for the hidden Gaussian nodes, −ln p for observed ones: the
+        same numbers as `energies(push(e))`, whose derivative would pass through every mean twice.
         """
         layout = self.layout
         errors = layout.unpack(e)
@@ -185,12 +228,18 @@ class Conditioned(eqx.Module):
             return jnp.zeros(()), size
 
         found = self._at(self.push(errors), lambda names, table, q: table, {}, measure)
-        whole = found.total(self.weight, self.shared)
+        hidden = dict(found.hidden)
         for s in layout.slots:
             if s.name not in self.partial:
-                count = 1.0 if s.name in self.shared else self.weight
-                whole = whole + count * 0.5 * jnp.sum(errors[s.name] ** 2)
-        return whole
+                squares = errors[s.name] ** 2
+                hidden[s.name] = hidden[s.name] + 0.5 * (
+                    squares.reshape(squares.shape[0], -1).sum(-1) if s.repeated else squares.sum()
+                )
+        return Energies(found.observed, hidden)
+
+    def error_energy(self, e: Float[Array, " n"]) -> Float[Array, ""]:
+        """E at z = g(parents) + s ∘ e: the sum of `error_energies`, weighted."""
+        return self.error_energies(e).total(self.weight, self.shared)
 
     def tables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
         """E_i(k) for every state of the discrete family of each node; all hidden nodes discrete."""

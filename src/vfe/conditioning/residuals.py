@@ -1,12 +1,14 @@
-"""Whitened residuals and standardised errors of densities: what Gauss–Newton methods are made of."""
+"""Standardised errors and Fisher information of densities: what Gauss–Newton methods are made of."""
 
+import abc
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from vfe.densities import LOG_2PI
 
@@ -40,36 +42,93 @@ def log_size(density: Any, shape: tuple[int, ...]) -> Array:
     return logs + 0.5 * count * LOG_2PI
 
 
-def whitened(density: Any, value: Array, mask: Array | None) -> Array:
-    """A vector whose Jacobian J in the parents gives the Fisher curvature Jᵀ J of −ln p(value).
+def predicted(density: Any, constant_scale: bool) -> Array:
+    """What parents say of an observed value, as parameters whose Fisher information is known.
 
-    Gaussian: L⁻¹ (value − mean); Bernoulli: √(p (1 − p)) logits; categorical: Bᵀ logits with
-    B Bᵀ = diag(p) − p pᵀ (p held fixed).
+    Gaussian: the mean, followed on a new last axis by ln s where the scale may depend on the parents;
+    Bernoulli and categorical: logits.
 
     **Raises:** `ValueError` for other densities.
     """
+    density = _base(density)
+    if isinstance(density, dist.MultivariateNormal):
+        return density.loc
+    if isinstance(density, dist.Normal):
+        if constant_scale:
+            return density.loc
+        return jnp.stack(jnp.broadcast_arrays(density.loc, jnp.log(density.scale)), -1)
+    if isinstance(density, dist.BernoulliLogits | dist.CategoricalLogits):
+        return density.logits
+    raise ValueError(f"a {type(density).__name__} has no Gauss–Newton form here; use solver=vfe.Descent()")
+
+
+class AbstractFisherRoot(eqx.Module):
+    """Rᵀ with R Rᵀ the Fisher information of `predicted`."""
+
+    @abc.abstractmethod
+    def __call__(self, rows: Float[Array, "*event n"]) -> Float[Array, "m n"]:
+        """Rᵀ D for the derivative D of `predicted` along n directions."""
+
+
+class DiagonalRoot(AbstractFisherRoot):
+    """One weight per element: s⁻¹ of a Gaussian mean, √2 of ln s, √(p (1 − p)) of Bernoulli logits."""
+
+    weights: Array
+
+    def __call__(self, rows: Array) -> Array:
+        return (self.weights[..., None] * rows).reshape(-1, rows.shape[-1])
+
+
+class MatrixRoot(AbstractFisherRoot):
+    """L⁻¹ of a full covariance L Lᵀ, with columns of zeros for missing elements."""
+
+    inverse: Float[Array, "k k"]
+
+    def __call__(self, rows: Array) -> Array:
+        return self.inverse @ rows
+
+
+class SimplexRoot(AbstractFisherRoot):
+    """Bᵀ with B Bᵀ = diag(p) − p pᵀ, of categorical logits; p of zeros for missing elements."""
+
+    probabilities: Array
+
+    def __call__(self, rows: Array) -> Array:
+        p = self.probabilities[..., None]
+        found = jnp.sqrt(p) * (rows - (p * rows).sum(-2, keepdims=True))
+        return found.reshape(-1, rows.shape[-1])
+
+
+def fisher_root(density: Any, mask: Array | None, constant_scale: bool) -> AbstractFisherRoot:
+    """The Fisher information of `predicted`, as a root; elements that are missing carry none."""
+    density = _base(density)
+
+    def kept(weights: Array, mask: Array | None) -> Array:
+        return weights if mask is None else jnp.where(mask, weights, 0.0)
+
+    if isinstance(density, dist.MultivariateNormal):
+        factor = density.scale_tril
+        if mask is not None:
+            both = mask[:, None] & mask[None, :]
+            # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
+            covariance: Array = density.covariance_matrix  # pyright: ignore[reportAssignmentType]
+            factor = jnp.linalg.cholesky(jnp.where(both, covariance, jnp.eye(mask.shape[0])))
+        inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(factor.shape[-1]), lower=True)
+        return MatrixRoot(inverse if mask is None else jnp.where(mask, inverse, 0.0))
+    if isinstance(density, dist.Normal):
+        weights = jnp.broadcast_to(1.0 / density.scale, density.loc.shape)
+        if constant_scale:
+            return DiagonalRoot(kept(weights, mask))
+        both = jnp.stack([weights, jnp.full_like(weights, 2**0.5)], -1)
+        return DiagonalRoot(kept(both, None if mask is None else mask[..., None]))
+    if isinstance(density, dist.BernoulliLogits):
+        p = jax.nn.sigmoid(density.logits)
+        return DiagonalRoot(kept(jnp.sqrt(p * (1 - p)), mask))
+    p = jax.nn.softmax(density.logits, -1)
+    return SimplexRoot(kept(p, None if mask is None else mask[..., None]))
+
+
+def _base(density: Any) -> Any:
     while isinstance(density, dist.Independent):
         density = density.base_dist
-    if isinstance(density, dist.MultivariateNormal):
-        if mask is None:
-            return standardised(density, value)
-        both = mask[:, None] & mask[None, :]
-        # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
-        covariance: Array = density.covariance_matrix  # pyright: ignore[reportAssignmentType]
-        block = jnp.where(both, covariance, jnp.eye(mask.shape[0]))
-        residual = jnp.where(mask, value - density.loc, 0.0)
-        return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(block), residual, lower=True)
-    if isinstance(density, dist.Normal):
-        result = standardised(density, value)
-    elif isinstance(density, dist.BernoulliLogits):
-        p = jax.lax.stop_gradient(jax.nn.sigmoid(density.logits))
-        result = jnp.sqrt(p * (1 - p)) * density.logits
-    elif isinstance(density, dist.CategoricalLogits):
-        p = jax.lax.stop_gradient(jax.nn.softmax(density.logits, -1))
-        result = jnp.sqrt(p) * (density.logits - (p * density.logits).sum(-1, keepdims=True))
-        mask = None if mask is None else mask[..., None]
-    else:
-        raise ValueError(
-            f"a {type(density).__name__} has no Gauss–Newton form here; use solver=vfe.Descent()"
-        )
-    return result if mask is None else jnp.where(mask, result, 0.0)
+    return density

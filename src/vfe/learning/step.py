@@ -6,11 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from vfe.beliefs import Amortised, Point
+from vfe.beliefs import Amortised, GaussNewtonLaplace, Point
 from vfe.conditioning import Conditioned
-from vfe.free_energy import FreeEnergy, default_expectation, free_energy_of
+from vfe.curvature import flat_errors
+from vfe.free_energy import FreeEnergy, default_expectation, free_energy_at, free_energy_of
 from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import TotalDerivative
 from vfe.learning.shared import blended, narrow, narrowed, settled, widened
@@ -47,8 +48,8 @@ class Plan:
 
 
 def together(plan: Plan, conditioned: Conditioned) -> bool:
-    """Whether a minibatch is perceived in one loop: Point beliefs that start afresh at each visit."""
-    fresh = plan.family is Point and not plan.keep and plan.contrast is None
+    """Whether a minibatch is perceived in one loop: modes that start afresh at each visit."""
+    fresh = plan.family in (Point, GaussNewtonLaplace) and not plan.keep and plan.contrast is None
     stepwise = plan.solver is None or isinstance(plan.solver, AbstractSolver)
     return fresh and stepwise and conditioned.repeats is None and not conditioned.discrete
 
@@ -108,7 +109,15 @@ def _encoded(plan: Plan, c: Conditioned, family: Any, key: PRNGKeyArray) -> Any:
     return perceive_one(c, family, FeedForward(), plan.settings, key, None)[0]
 
 
+class FixedErrors(eqx.Module):
+    """A GaussNewtonLaplace belief as learning holds it: q(e) fixed, z = g(parents) + s ∘ e moving with g."""
+
+    errors: Float[Array, "*batch n"]
+
+
 def _measure(plan: Plan, c: Conditioned, belief: Any, key: PRNGKeyArray) -> FreeEnergy:
+    if isinstance(belief, FixedErrors):
+        return free_energy_at(c, belief.errors)
     expectation = plan.settings.expectation or default_expectation(c, belief)
     return free_energy_of(c, belief, expectation, key)
 
@@ -212,6 +221,13 @@ def step(
             belief = blended(old, belief, store["visits"])
             belief = settled(held, belief, plan.solver, plan.settings, perceive_key)
             store = widened(store, index, belief)
+    visited = belief
+    if plan.family is GaussNewtonLaplace and not total and contrast is None:
+
+        def errors(c: Conditioned, r: Any, b: Any) -> FixedErrors:
+            return FixedErrors(flat_errors(_renewed(plan, c, r), b.location))
+
+        belief = held.over(errors, many(renew_key), visited)
     # An observation without an answer must not reach the gradient, not even times zero: another one
     # stands in for it, with no weight.
     fine = good if good.ndim <= 1 else jnp.all(good, -1)
@@ -312,7 +328,7 @@ def step(
     elif whole:
         new["store"] = store
     elif store is not None:
-        new["store"] = {"belief": put_rows(store["belief"], index, belief)}
+        new["store"] = {"belief": put_rows(store["belief"], index, visited)}
     return new, jax.lax.stop_gradient(free_energy), jnp.sum(~fine)
 
 

@@ -14,9 +14,9 @@ from vfe.perception.objective import AbstractObjective
 class ErrorCoordinates(AbstractErrorSolver):
     """Damped Gauss–Newton in standardised errors e, z_i = g_i(z_{i+1}) + s_i ∘ e_i.
 
-    e ← e − (I + Jᵀ J + δ I)⁻¹ ∂E/∂e, J the Jacobian of the observed nodes' whitened residuals. The
-    damping δ grows until a step lowers E, so E never rises. Gaussian hidden nodes; Gaussian, Bernoulli
-    or categorical observed ones; a Point or Laplace belief.
+    e ← e − (I + Jᵀ J + δ I)⁻¹ ∂E/∂e, J how the observed nodes' predictions move, in units of their noise
+    (the root of their Fisher information). The damping δ grows until a step lowers E, so E never rises.
+    Gaussian hidden nodes; Gaussian, Bernoulli or categorical observed ones; a Point or Laplace belief.
 
     **Arguments:** `tries`: how many steps in a row may be refused, each raising δ tenfold.
 
@@ -39,7 +39,8 @@ class ErrorCoordinates(AbstractErrorSolver):
         # Where a term counts several times (a minibatch for the whole data), its error counts as longer.
         stretch = jnp.sqrt(c.multiplicity())
         gradient = progress.gradient / stretch
-        jacobian = jax.jacfwd(lambda e: c.residuals(c.push(c.layout.unpack(e))))(e) / stretch
+        parts = c.sensitivity(lambda e: c.push(c.layout.unpack(e)), e)
+        jacobian = jnp.concatenate([*parts.values(), jnp.zeros((0, e.shape[0]))]) / stretch
         rows, size = jacobian.shape
         if rows < size:
             small, spread = jacobian @ jacobian.T, jacobian

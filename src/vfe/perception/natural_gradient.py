@@ -47,12 +47,11 @@ class GaussNewton(eqx.Module):
         def errors(u: Array) -> Array:
             above = c.errors(u)
             parts = [above[s.name].reshape(-1) for s in c.layout.slots]
-            hidden = jnp.concatenate([*parts, jnp.zeros(0)]) * jnp.sqrt(c.multiplicity())
-            return jnp.concatenate([hidden, c.residuals(u)])
+            return jnp.concatenate([*parts, jnp.zeros(0)]) * jnp.sqrt(c.multiplicity())
 
         def curvature(u: Array) -> Array:
-            jacobian = jax.jacfwd(errors)(u)
-            return jacobian.T @ jacobian
+            parts = [jax.jacfwd(errors)(u), *c.sensitivity(lambda u: u, u).values()]
+            return sum(part.T @ part for part in parts)  # pyright: ignore[reportReturnType]
 
         found, _ = objective.expectation.average(curvature, belief.location, belief.factor(), objective.key)
         return found

@@ -18,6 +18,7 @@ from vfe.beliefs import (
     Categorical,
     Enumerated,
     EnumeratedBelief,
+    GaussNewtonLaplace,
     JointCategorical,
     JointGaussian,
     Laplace,
@@ -27,11 +28,19 @@ from vfe.beliefs import (
     Point,
 )
 from vfe.conditioning import Conditioned, condition
+from vfe.curvature import check_gauss_newton, curved
 from vfe.declared import hidden_gaussians, why_not_quadratic
 from vfe.elimination import check_size
 from vfe.exact import require_exact, solve, why_not_exact
 from vfe.expectation import AbstractExpectation
-from vfe.free_energy import Kind, align, default_expectation, free_energy_of, leading_axes
+from vfe.free_energy import (
+    Kind,
+    align,
+    default_expectation,
+    free_energy_of,
+    is_laplace,
+    leading_axes,
+)
 from vfe.model import Model
 from vfe.perception.coordinate_ascent import CoordinateAscent
 from vfe.perception.descent import Descent
@@ -302,7 +311,11 @@ def infer(
         return particles, outcome
     if start is None:
         start = start_belief(conditioned, family, key)
-    target = Point(start.layout, start.location) if family is Laplace else start
+    if is_laplace(family):
+        _check_size(conditioned)
+    if family is GaussNewtonLaplace:
+        check_gauss_newton(conditioned)
+    target = Point(start.layout, start.location) if is_laplace(family) else start
     held = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, conditioned)
     chosen = solver if solver is not None else default_solver(conditioned, target)
     if not isinstance(chosen, AbstractSolver):
@@ -315,7 +328,6 @@ def infer(
     objective, vector = chosen.pose(held, jax.lax.stop_gradient(target), expectation, key)
     limits = (settings.max_steps, settings.rtol, settings.atol)
     if family is Laplace:
-        _check_size(conditioned)
         vector, outcome = _run_to_minimum(objective, chosen, vector, limits)
     else:
         vector, outcome = run(objective, chosen, vector, *limits)
@@ -324,6 +336,8 @@ def infer(
     belief = objective.belief(attach(jax.lax.stop_gradient(vector), live))
     if family is Laplace:
         return _curve(conditioned, belief, outcome)
+    if family is GaussNewtonLaplace:
+        return curved(conditioned, belief.location), outcome
     return belief, outcome
 
 
@@ -333,7 +347,7 @@ def default_solver(conditioned: Conditioned, belief: Any) -> AbstractSolver:
         return CoordinateAscent()
     if isinstance(belief, Point) and hidden_gaussians(conditioned) is None:
         try:
-            eqx.filter_eval_shape(conditioned.residuals, belief.location)
+            eqx.filter_eval_shape(lambda u: conditioned.sensitivity(lambda v: v, u), belief.location)
         except ValueError:
             return Descent()
         return ErrorCoordinates()

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from vfe.beliefs import AbstractGaussian, JointGaussian, Laplace
 from vfe.conditionals import Gaussian
+from vfe.densities import base_density
 from vfe.free_energy import FreeEnergy, Kind, same_kind
 from vfe.model import Model
 
@@ -413,9 +414,7 @@ def reduce_model(model: Model, percept: Any, node: str, reduced: Gaussian) -> Re
 
 def _moments(node: Gaussian, copies: int) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """The mean and covariance of a Gaussian root, of several independent copies side by side."""
-    density: Any = node()
-    while hasattr(density, "base_dist"):
-        density = density.base_dist
+    density = base_density(node())
     if hasattr(density, "scale_tril"):
         covariance = density.covariance_matrix
     else:

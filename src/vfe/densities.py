@@ -1,12 +1,20 @@
 """−ln p of one value under one numpyro distribution, with elements that may be missing."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
 
 LOG_2PI = math.log(2 * math.pi)
+
+
+def base_density(density: Any) -> Any:
+    """The density inside any number of `Independent` wrappers."""
+    while isinstance(density, dist.Independent):
+        density = density.base_dist
+    return density
 
 
 def energy(
@@ -21,9 +29,7 @@ def energy(
     """
     if mask is None:
         return -jnp.sum(density.log_prob(value))
-    base = density
-    while isinstance(base, dist.Independent):
-        base = base.base_dist
+    base = base_density(density)
     if isinstance(base, dist.MultivariateNormal):
         # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
         covariance: Array = base.covariance_matrix  # pyright: ignore[reportAssignmentType]
@@ -50,7 +56,5 @@ def _expand(mask: Array, value: Array, base: dist.Distribution) -> Array:
 
 def may_miss_elements(density: dist.Distribution) -> bool:
     """Whether single elements of a value may be missing (or only whole vectors)."""
-    base = density
-    while isinstance(base, dist.Independent):
-        base = base.base_dist
+    base = base_density(density)
     return base.event_dim == 0 or isinstance(base, dist.MultivariateNormal)

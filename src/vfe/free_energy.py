@@ -404,21 +404,30 @@ def _added(energies: Energies, more: Energies) -> Energies:
     return Energies(both(energies.observed, more.observed), both(energies.hidden, more.hidden))
 
 
-def free_energy_at(conditioned: Conditioned, errors: Float[Array, " n"]) -> FreeEnergy:
+def free_energy_at(
+    conditioned: Conditioned, errors: Float[Array, " n"], probe: PRNGKeyArray | None = None
+) -> FreeEnergy:
     """F of the GaussNewtonLaplace belief around these errors, as a function of errors and parameters.
 
     F = ½ |e|² + L(e) + ½ ln |I + J Jᵀ|, by node, through the smaller of output space and error space. Its
     derivative in the parameters at fixed errors is both the partial derivative of F and, as
-    d ½ ln |I + Jᵀ J| = ½ tr(H⁻¹ d Jᵀ J), that of ⟨E⟩ at a fixed q(e): the M step in these coordinates.
+    d ½ ln |I + Jᵀ J| = ½ tr(H⁻¹ d Jᵀ J), that of ⟨E⟩ at a fixed q(e): the M step in these coordinates. Of
+    the parts by node only the values are split; the derivative of the entropy is on the highest level.
     """
     check_gauss_newton(conditioned)
     energies = conditioned.error_energies(errors)
-    more, entropies = spread(conditioned, errors)
+    around = spread(conditioned, errors, probe)
+    entropies = dict(around.entropies)
     for name, e in conditioned.layout.unpack(errors).items():
         # The energy of a level is ½ |e|² + ln |s| + ½ n ln 2π; ln |s| is what z = g + s ∘ e adds to S.
         size = energies.hidden[name] - 0.5 * jnp.sum(e**2) - 0.5 * e.size * LOG_2PI
         entropies[name] = entropies[name] + size
-    total = _added(energies, more)
+    if entropies:
+        # A zero that carries the derivative of the whole entropy, on the highest level.
+        top = next(iter(entropies))
+        whole = around.log_determinant
+        entropies[top] = entropies[top] - 0.5 * (whole - jax.lax.stop_gradient(whole))
+    total = _added(energies, around.energies)
     return FreeEnergy(
         total.observed,
         total.hidden,

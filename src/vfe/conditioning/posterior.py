@@ -121,7 +121,7 @@ class Conditioned(eqx.Module):
     def sensitivity(
         self, place: Callable[[Array], Array], at: Float[Array, " n"]
     ) -> dict[str, Float[Array, "m n"]]:
-        """J by observed node: how what is predicted of it moves with v, u = place(v), in units of its noise.
+        """J by observed node: how its prediction moves with v, u = place(v), in units of its noise.
 
         Jᵀ J is the Gauss–Newton curvature (Fisher information) of the node's weighted energy. It is
         differentiable in the parameters, the Fisher information's dependence on them included. Taken by
@@ -131,47 +131,63 @@ class Conditioned(eqx.Module):
         plates have no rows.
         """
 
-        def visit(v: Array, measure: Any) -> dict[str, Array]:
-            found = self._at(place(v), lambda names, table, q: table, {}, measure, jacobians=False)
-            return found.observed
-
-        def seen(i: NodeInfo) -> bool:
-            return i.name not in self.hidden and i.name not in self.clamped and i.plate is None
-
-        def constant(i: NodeInfo) -> bool:
-            node = self.model.nodes[i.name]
-            return isinstance(node, Gaussian) and node.has_constant_noise
-
         def outputs(v: Array) -> dict[str, Array]:
-            def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
-                zero = jnp.zeros(0)
-                if not seen(i):
-                    return zero, zero
-                return predicted(self.model.density(i.name, values), constant(i)), zero
-
-            return visit(v, measure)
+            return self._outputs(place(v))
 
         shapes = jax.eval_shape(outputs, at)
         count = sum(int(np.prod(s.shape, dtype=int)) for s in shapes.values())
         take = jax.jacrev if count < at.shape[0] else jax.jacfwd
-        derivative = take(outputs)(at)
+        return self._rooted(place(at), take(outputs)(at))
+
+    def sensitivity_along(
+        self, place: Callable[[Array], Array], at: Float[Array, " n"], direction: Float[Array, " n"]
+    ) -> Float[Array, " m"]:
+        """J times one direction, all observed nodes in one vector: the price of one pass down."""
+        _, change = jax.jvp(lambda v: self._outputs(place(v)), (at,), (direction,))
+        rows = self._rooted(place(at), jax.tree.map(lambda a: a[..., None], change))
+        return jnp.concatenate([*(r[:, 0] for r in rows.values()), jnp.zeros(0)])
+
+    def _predicts(self, i: NodeInfo) -> bool:
+        return i.name not in self.hidden and i.name not in self.clamped and i.plate is None
+
+    def _scale_is_constant(self, i: NodeInfo) -> bool:
+        node = self.model.nodes[i.name]
+        return isinstance(node, Gaussian) and node.has_constant_noise
+
+    def _visit_observed(self, u: Array, measure: Any) -> dict[str, Any]:
+        return self._at(u, lambda names, table, q: table, {}, measure, jacobians=False).observed
+
+    def _outputs(self, u: Array) -> dict[str, Array]:
+        """What is predicted of every observed node (see `predicted`)."""
+
+        def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
+            zero = jnp.zeros(0)
+            if not self._predicts(i):
+                return zero, zero
+            return predicted(self.model.density(i.name, values), self._scale_is_constant(i)), zero
+
+        return self._visit_observed(u, measure)
+
+    def _rooted(self, u: Array, derivative: dict[str, Array]) -> dict[str, Array]:
+        """Derivatives of `_outputs` in units of the noise at u."""
 
         def root(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
             zero = jnp.zeros(0)
-            if not seen(i):
+            if not self._predicts(i):
                 return zero, zero
             density = self.model.density(i.name, values)
-            return fisher_root(density, masks.get(i.name), constant(i)), zero
+            return fisher_root(density, masks.get(i.name), self._scale_is_constant(i)), zero
 
         found = {}
-        for name, apply in visit(at, root).items():
+        for name, apply in self._visit_observed(u, root).items():
             if not isinstance(apply, AbstractFisherRoot):
                 continue
+            rows = derivative[name]
             if self.repeats is None or name in self.shared:
-                found[name] = apply(derivative[name])
+                found[name] = apply(rows)
             else:
-                each = jax.vmap(lambda a, d: a(d))(apply, derivative[name])
-                found[name] = jnp.sqrt(self.weight) * each.reshape(-1, at.shape[0])
+                each = jax.vmap(lambda a, d: a(d))(apply, rows)
+                found[name] = jnp.sqrt(self.weight) * each.reshape(-1, rows.shape[-1])
         return found
 
     def multiplicity(self) -> Float[Array, " n"]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from vfe.densities import LOG_2PI
+from vfe.densities import LOG_2PI, base_density
 
 
 def located(density: Any, error: Array | None) -> Array:
@@ -50,14 +50,15 @@ def predicted(density: Any, constant_scale: bool) -> Array:
 
     **Raises:** `ValueError` for other densities.
     """
-    density = _base(density)
-    if isinstance(density, dist.MultivariateNormal):
+    density = base_density(density)
+    kind = type(density)
+    if issubclass(kind, dist.MultivariateNormal):
         return density.loc
-    if isinstance(density, dist.Normal):
+    if issubclass(kind, dist.Normal):
         if constant_scale:
             return density.loc
         return jnp.stack(jnp.broadcast_arrays(density.loc, jnp.log(density.scale)), -1)
-    if isinstance(density, dist.BernoulliLogits | dist.CategoricalLogits):
+    if issubclass(kind, dist.BernoulliLogits | dist.CategoricalLogits):
         return density.logits
     raise ValueError(f"a {type(density).__name__} has no Gauss–Newton form here; use solver=vfe.Descent()")
 
@@ -89,46 +90,41 @@ class MatrixRoot(AbstractFisherRoot):
 
 
 class SimplexRoot(AbstractFisherRoot):
-    """Bᵀ with B Bᵀ = diag(p) − p pᵀ, of categorical logits; p of zeros for missing elements."""
+    """Bᵀ with B Bᵀ = diag(p) − p pᵀ, of categorical logits; √p of zeros for missing elements."""
 
-    probabilities: Array
+    roots: Array
 
     def __call__(self, rows: Array) -> Array:
-        p = self.probabilities[..., None]
-        found = jnp.sqrt(p) * (rows - (p * rows).sum(-2, keepdims=True))
+        root = self.roots[..., None]
+        found = root * (rows - (root**2 * rows).sum(-2, keepdims=True))
         return found.reshape(-1, rows.shape[-1])
 
 
 def fisher_root(density: Any, mask: Array | None, constant_scale: bool) -> AbstractFisherRoot:
     """The Fisher information of `predicted`, as a root; elements that are missing carry none."""
-    density = _base(density)
+    density = base_density(density)
+    kind = type(density)
 
     def kept(weights: Array, mask: Array | None) -> Array:
         return weights if mask is None else jnp.where(mask, weights, 0.0)
 
-    if isinstance(density, dist.MultivariateNormal):
+    if issubclass(kind, dist.MultivariateNormal):
         factor = density.scale_tril
         if mask is not None:
             both = mask[:, None] & mask[None, :]
-            # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
-            covariance: Array = density.covariance_matrix  # pyright: ignore[reportAssignmentType]
-            factor = jnp.linalg.cholesky(jnp.where(both, covariance, jnp.eye(mask.shape[0])))
+            block = jnp.where(both, density.covariance_matrix, jnp.eye(mask.shape[0]))
+            factor = jnp.linalg.cholesky(block)
         inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(factor.shape[-1]), lower=True)
         return MatrixRoot(inverse if mask is None else jnp.where(mask, inverse, 0.0))
-    if isinstance(density, dist.Normal):
+    if issubclass(kind, dist.Normal):
         weights = jnp.broadcast_to(1.0 / density.scale, density.loc.shape)
         if constant_scale:
             return DiagonalRoot(kept(weights, mask))
         both = jnp.stack([weights, jnp.full_like(weights, 2**0.5)], -1)
         return DiagonalRoot(kept(both, None if mask is None else mask[..., None]))
-    if isinstance(density, dist.BernoulliLogits):
-        p = jax.nn.sigmoid(density.logits)
-        return DiagonalRoot(kept(jnp.sqrt(p * (1 - p)), mask))
-    p = jax.nn.softmax(density.logits, -1)
-    return SimplexRoot(kept(p, None if mask is None else mask[..., None]))
-
-
-def _base(density: Any) -> Any:
-    while isinstance(density, dist.Independent):
-        density = density.base_dist
-    return density
+    # Roots by way of logarithms: √p has no derivative where a probability has underflown to zero.
+    if issubclass(kind, dist.BernoulliLogits):
+        logs = jax.nn.log_sigmoid(density.logits) + jax.nn.log_sigmoid(-density.logits)
+        return DiagonalRoot(kept(jnp.exp(0.5 * logs), mask))
+    roots = jnp.exp(0.5 * jax.nn.log_softmax(density.logits, -1))
+    return SimplexRoot(kept(roots, None if mask is None else mask[..., None]))

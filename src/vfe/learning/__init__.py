@@ -2,7 +2,7 @@
 
 from vfe.learning.attend import attend
 from vfe.learning.contrast import Contrast
-from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
+from vfe.learning.gradient import ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.learn import learn
 from vfe.learning.learned import Learned
 from vfe.learning.uncertainty import ParameterUncertainty, parameter_uncertainty
@@ -12,6 +12,7 @@ __all__ = [
     "ExpectationMaximisation",
     "Learned",
     "ParameterUncertainty",
+    "StochasticTrace",
     "TotalDerivative",
     "attend",
     "learn",

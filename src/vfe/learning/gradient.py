@@ -7,9 +7,21 @@ class ExpectationMaximisation(eqx.Module):
     """∂F/∂θ at the belief perception found, held fixed: ⟨∂E/∂θ⟩_q (the M step of EM).
 
     Where the belief minimises F exactly this is the whole derivative of F; under Laplace beliefs in a
-    nonlinear model it is not (see `TotalDerivative`).
+    nonlinear model it is not (see `TotalDerivative`). A `vfe.GaussNewtonLaplace` belief is held fixed in
+    its standardised errors, q(e), so that ½ ln |I + J Jᵀ| counts with its exact derivative at the mode.
 
     **Source:** Dempster, Laird and Rubin 1977; Neal and Hinton 1998.
+    """
+
+
+class StochasticTrace(eqx.Module):
+    """As `ExpectationMaximisation`, with the entropy's derivative estimated by one random direction.
+
+    Under a `vfe.GaussNewtonLaplace` belief d ½ ln |S| = tr(S⁻¹ J dJᵀ) = ⟨ξᵀ dJ Jᵀ S⁻¹ ξ⟩, S = I + J Jᵀ, over ξ
+    of ±1 in output space, with one ξ per observation: unbiased, and F itself stays exact. Under other
+    beliefs it is `ExpectationMaximisation`.
+
+    **Source:** Hutchinson 1990.
     """
 
 

@@ -17,7 +17,7 @@ from vfe.conditioning import Conditioned, condition
 from vfe.expectation import AbstractExpectation
 from vfe.free_energy import FreeEnergy
 from vfe.learning.contrast import Contrast
-from vfe.learning.gradient import ExpectationMaximisation, TotalDerivative
+from vfe.learning.gradient import ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.history import record, stack
 from vfe.learning.learned import Learned
 from vfe.learning.shared import refuse_minibatches
@@ -47,7 +47,7 @@ def learn(
     expectation: AbstractExpectation | None = None,
     optimiser: optax.GradientTransformation | None = None,
     where: Callable[[Model], Any] | None = None,
-    gradient: ExpectationMaximisation | TotalDerivative | None = None,
+    gradient: ExpectationMaximisation | StochasticTrace | TotalDerivative | None = None,
     perception_steps: int = 100,
     parameter_steps: int = 1,
     keep_beliefs: bool = True,
@@ -83,7 +83,7 @@ def learn(
     - `keep_beliefs`: with False every visit starts afresh, from the feed-forward pass: for deep networks,
       whose weights move further between two visits of an observation than its belief would.
     - `where`: picks the leaves to learn (see `trainable`); `gradient`: `vfe.ExpectationMaximisation()`
-      (default) or `vfe.TotalDerivative()`.
+      (default), `vfe.StochasticTrace()` (cheaper for networks) or `vfe.TotalDerivative()`.
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
       version of one observation's arrays at each visit; `validation`: data on which beliefs, but not
       parameters, follow, to watch F on what is not learned from.
@@ -271,10 +271,11 @@ def _initial(
 
 
 def _check_kinds(gradient: Any, optimiser: Any, where: Any) -> None:
-    if gradient is not None and not isinstance(gradient, ExpectationMaximisation | TotalDerivative):
+    kinds = ExpectationMaximisation | StochasticTrace | TotalDerivative
+    if gradient is not None and not isinstance(gradient, kinds):
         raise TypeError(
-            f"learn: got {gradient!r} for gradient; wanted vfe.ExpectationMaximisation() or "
-            "vfe.TotalDerivative()."
+            f"learn: got {gradient!r} for gradient; wanted vfe.ExpectationMaximisation(), "
+            "vfe.StochasticTrace() or vfe.TotalDerivative()."
         )
     if optimiser is not None and not isinstance(optimiser, optax.GradientTransformation):
         raise TypeError(

@@ -13,7 +13,7 @@ from vfe.conditioning import Conditioned
 from vfe.curvature import flat_errors
 from vfe.free_energy import FreeEnergy, default_expectation, free_energy_at, free_energy_of
 from vfe.learning.contrast import Contrast
-from vfe.learning.gradient import TotalDerivative
+from vfe.learning.gradient import StochasticTrace, TotalDerivative
 from vfe.learning.shared import blended, narrow, narrowed, settled, widened
 from vfe.learning.store import count_of, put_rows, rows_of
 from vfe.learning.trainable import is_amortised, joined
@@ -110,14 +110,14 @@ def _encoded(plan: Plan, c: Conditioned, family: Any, key: PRNGKeyArray) -> Any:
 
 
 class FixedErrors(eqx.Module):
-    """A GaussNewtonLaplace belief as learning holds it: q(e) fixed, z = g(parents) + s ∘ e moving with g."""
+    """A GaussNewtonLaplace belief as learning holds it: q(e) is fixed, and z moves with the parents."""
 
     errors: Float[Array, "*batch n"]
 
 
 def _measure(plan: Plan, c: Conditioned, belief: Any, key: PRNGKeyArray) -> FreeEnergy:
     if isinstance(belief, FixedErrors):
-        return free_energy_at(c, belief.errors)
+        return free_energy_at(c, belief.errors, key if isinstance(plan.gradient, StochasticTrace) else None)
     expectation = plan.settings.expectation or default_expectation(c, belief)
     return free_energy_of(c, belief, expectation, key)
 

@@ -25,6 +25,7 @@ from vfe.beliefs import (
     Particles,
     Point,
 )
+from vfe.cascade import cascade
 from vfe.chain import Chain
 from vfe.compare import Comparison, compare, reduce, reduce_model
 from vfe.conditionals import (
@@ -126,6 +127,7 @@ __all__ = [
     "TotalDerivative",
     "attend",
     "bernoulli",
+    "cascade",
     "categorical",
     "compare",
     "conditional",

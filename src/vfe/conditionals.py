@@ -55,7 +55,18 @@ class AbstractConditional(eqx.Module):
         """The density of one value, given one value of each parent, in the order of `parents`."""
 
 
-class Gaussian(AbstractConditional):
+class AbstractGaussianNode(AbstractConditional):
+    """A node whose standardised errors e are N(0, I): z = g(parents) + s ∘ e, level by level."""
+
+    noise: AbstractVar[AbstractNoise]
+
+    @property
+    @abc.abstractmethod
+    def has_constant_noise(self) -> bool:
+        """Whether the spread is *declared* independent of every parent."""
+
+
+class Gaussian(AbstractGaussianNode):
     """p(z | parents) = N(z; g(parents), Σ); made by [`gaussian`][vfe.gaussian]."""
 
     mean: Callable[..., Array]
@@ -74,7 +85,6 @@ class Gaussian(AbstractConditional):
 
     @property
     def has_constant_noise(self) -> bool:
-        """Whether the spread is *declared* independent of every parent."""
         return isinstance(self.noise, IndependentNoise | FullNoise)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs import LOG_2PI, GaussNewtonLaplace
 from vfe.beliefs.gaussian import upper_root
-from vfe.conditionals import Gaussian
+from vfe.conditionals import AbstractGaussianNode
 from vfe.conditioning import Conditioned, Energies
 
 
@@ -26,7 +26,7 @@ def check_gauss_newton(conditioned: Conditioned) -> None:
         node = conditioned.model.nodes[name]
         if name in conditioned.discrete:
             reason = f"node {name!r} is hidden and discrete (enumerate it: vfe.Enumerated)"
-        elif not (isinstance(node, Gaussian) and node.has_constant_noise):
+        elif not (isinstance(node, AbstractGaussianNode) and node.has_constant_noise):
             reason = f"node {name!r} is hidden and not a vfe.gaussian of constant scale"
         elif name in conditioned.partial:
             reason = f"some elements of node {name!r}, which has children, are missing"

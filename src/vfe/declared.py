@@ -1,6 +1,11 @@
 """What is known of a posterior from declared types alone: no callable is ever probed."""
 
-from vfe.conditionals import CategoricalTable, Gaussian, only_discrete_parents_matter
+from vfe.conditionals import (
+    AbstractGaussianNode,
+    CategoricalTable,
+    Gaussian,
+    only_discrete_parents_matter,
+)
 from vfe.conditioning import Conditioned
 from vfe.model import Model
 
@@ -73,6 +78,6 @@ def has_tables_only(model: Model) -> str | None:
 def hidden_gaussians(conditioned: Conditioned) -> str | None:
     """Why the hidden continuous nodes are not all Gaussian; None where they are."""
     for name in conditioned.layout.names:
-        if not isinstance(conditioned.model.nodes[name], Gaussian):
+        if not isinstance(conditioned.model.nodes[name], AbstractGaussianNode):
             return f"node {name!r} is hidden and not a vfe.gaussian"
     return None

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from vfe.cascade import CascadeNormal
 from vfe.densities import LOG_2PI, base_density
 
 
@@ -17,6 +18,8 @@ def located(density: Any, error: Array | None) -> Array:
     """The mean of a density, or mean + scale ∘ error for a Gaussian."""
     if error is None:
         return density.mean
+    if isinstance(density, CascadeNormal):
+        return density.push(error)
     factor = getattr(density, "scale_tril", None)
     if factor is not None:
         return density.loc + factor @ error
@@ -25,6 +28,8 @@ def located(density: Any, error: Array | None) -> Array:
 
 def standardised(density: Any, value: Array) -> Array:
     """(value − mean) / scale for a Gaussian: the inverse of `located`."""
+    if isinstance(density, CascadeNormal):
+        return density.errors(value)
     factor = getattr(density, "scale_tril", None)
     if factor is not None:
         return jax.scipy.linalg.solve_triangular(factor, value - density.loc, lower=True)

@@ -17,9 +17,12 @@ class ExpectationMaximisation(eqx.Module):
 class StochasticTrace(eqx.Module):
     """As `ExpectationMaximisation`, with the entropy's derivative estimated by one random direction.
 
-    Under a `vfe.GaussNewtonLaplace` belief d ½ ln |S| = tr(S⁻¹ J dJᵀ) = ⟨ξᵀ dJ Jᵀ S⁻¹ ξ⟩, S = I + J Jᵀ, over ξ
-    of ±1 in output space, with one ξ per observation: unbiased, and F itself stays exact. Under other
-    beliefs it is `ExpectationMaximisation`.
+    Under a `vfe.GaussNewtonLaplace` belief, with S = I + J Jᵀ,
+
+        d ½ ln |S| = tr(S⁻¹ J dJᵀ) = ⟨ξᵀ dJ Jᵀ S⁻¹ ξ⟩
+
+    over ξ of ±1 in output space, and one ξ per observation is drawn: unbiased, and F itself stays exact.
+    Under other beliefs it is `ExpectationMaximisation`.
 
     **Source:** Hutchinson 1990.
     """

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vfe.beliefs import Amortised, Enumerated, Point
-from vfe.conditionals import Gaussian
+from vfe.conditionals import AbstractGaussianNode
 from vfe.conditioning import Conditioned
 from vfe.maps import Fixed
 from vfe.model import Model
@@ -74,7 +74,10 @@ def refuse_point_precisions(conditioned: Conditioned, family: Any, spec: Model) 
         if name not in conditioned.model.nodes:
             continue
         node, marks = conditioned.model.nodes[name], spec.nodes[name]
-        if not isinstance(node, Gaussian) or not any(jax.tree.leaves(cast(Gaussian, marks).noise)):
+        learned = isinstance(node, AbstractGaussianNode) and any(
+            jax.tree.leaves(cast(AbstractGaussianNode, marks).noise)
+        )
+        if not learned:
             continue
         if name in conditioned.layout.names:
             raise ValueError(
@@ -92,7 +95,7 @@ def refuse_point_precisions(conditioned: Conditioned, family: Any, spec: Model) 
 
 def noises(model: Model, nodes: tuple[str, ...] | None = None) -> Callable[[Model], tuple[Any, ...]]:
     """A `where` that picks the precisions of these Gaussian nodes (by default of all of them)."""
-    found = tuple(n for n in model.order if isinstance(model.nodes[n], Gaussian))
+    found = tuple(n for n in model.order if isinstance(model.nodes[n], AbstractGaussianNode))
     for name in nodes or ():
         model.require(name)
         if name not in found:
@@ -100,7 +103,7 @@ def noises(model: Model, nodes: tuple[str, ...] | None = None) -> Callable[[Mode
     chosen = found if nodes is None else tuple(nodes)
     if not chosen:
         raise ValueError("attend: no Gaussian node, so there is no precision to learn.")
-    return lambda m: tuple(cast(Gaussian, m.nodes[n]).noise for n in chosen)
+    return lambda m: tuple(cast(AbstractGaussianNode, m.nodes[n]).noise for n in chosen)
 
 
 def split(model: Model, spec: Any, family: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from vfe.networks.layers import Activated, Dense, Residual, dense
 from vfe.networks.predict import predict
+from vfe.networks.repeated import FromLast, Repeated
 from vfe.networks.supervised import supervised
 
-__all__ = ["Activated", "Dense", "Residual", "dense", "predict", "supervised"]
+__all__ = ["Activated", "Dense", "FromLast", "Repeated", "Residual", "dense", "predict", "supervised"]

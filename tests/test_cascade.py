@@ -1,0 +1,133 @@
+"""Repeated levels in one node: the same numbers as the levels one by one."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_close
+
+import vfe
+from vfe.networks import Dense, FromLast, Repeated
+
+KEYS = jax.random.split(jax.random.key(0), 6)
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def layers():
+    return [Dense(0.7 * jax.random.normal(k, (4, 4)), jnp.zeros(4), jnp.tanh) for k in KEYS]
+
+
+def last():
+    return Dense(jax.random.normal(KEYS[0], (3, 4)), jnp.zeros(3), jnp.tanh)
+
+
+def unrolled(scales=(0.5,) * 6):
+    nodes = {"x": vfe.given(4)}
+    above = "x"
+    for i, (layer, scale) in enumerate(zip(layers(), scales, strict=True)):
+        nodes[f"z{6 - i}"] = vfe.gaussian(layer, scale=scale, parents=above)
+        above = f"z{6 - i}"
+    return vfe.Model(**nodes, y=vfe.categorical(logits=last(), parents="z1"))
+
+
+def rolled(scale=0.5):
+    return vfe.Model(
+        x=vfe.given(4),
+        z=vfe.cascade(Repeated(layers()).layers, scale=scale, parents="x"),
+        y=vfe.categorical(logits=FromLast(last()), parents="z"),
+    )
+
+
+def seen(count=3):
+    return {"x": np.random.default_rng(0).normal(size=(count, 4)), "y": np.arange(count) % 3}
+
+
+def test_density_and_samples():
+    """Energies of given values level by level; samples have standard normal errors, as drawn."""
+    model = rolled()
+    drawn = model.sample(jax.random.key(1), given={"x": seen()["x"]})
+    levels = {f"z{6 - i}": drawn["z"][:, i] for i in range(6)}
+    one_by_one = unrolled().energies({"x": drawn["x"], "y": drawn["y"], **levels})
+    together = model.energies(drawn)
+    assert_close(together["z"], sum(one_by_one[f"z{i}"] for i in range(1, 7)), 1e-12)
+    assert_close(together["y"], one_by_one["y"], 1e-12)
+    density = model.density("z", {"x": drawn["x"][0]})
+    assert_close(density.push(density.errors(drawn["z"][0])), drawn["z"][0], 1e-12)
+    assert density.sample(jax.random.key(2), (2, 3)).shape == (2, 3, 6, 4)
+    errors = jax.vmap(density.errors)(density.sample(jax.random.key(3), (4000,)))
+    assert_close(errors.mean(0), np.zeros((6, 4)), 0.08)
+    assert_close(errors.var(0), np.ones((6, 4)), 0.12)
+
+
+@pytest.mark.parametrize(
+    ("solver", "belief"),
+    [(vfe.Anderson(), vfe.GaussNewtonLaplace), (vfe.ErrorCoordinates(), vfe.Point)],
+    ids=["Anderson", "GaussNewton"],
+)
+def test_perception(solver, belief):
+    """The same modes, F and variances as with the levels as nodes of their own."""
+    options = {"belief": belief, "solver": solver, "rtol": 1e-11, "atol": 1e-11, "throw": False}
+    ours, wanted = vfe.perceive(rolled(), seen(), **options), vfe.perceive(unrolled(), seen(), **options)
+    assert_close(ours.free_energy.total, wanted.free_energy.total, 1e-10)
+    for i in range(6):
+        assert_close(ours.belief["z"].mean[:, i], wanted.belief[f"z{6 - i}"].mean, 1e-9)
+    if belief is vfe.GaussNewtonLaplace:
+        hidden = sum(wanted.free_energy.by_level[f"z{i}"] for i in range(1, 7))
+        assert_close(ours.free_energy.by_level["z"], hidden, 1e-9)
+        assert_close(ours.belief["z"].variance[:, -1], wanted.belief["z1"].variance, 1e-9)
+
+
+def test_one_scale_per_level_is_learned():
+    """A step of learning moves weights and the precision of every level as it does one by one."""
+    scales = np.linspace(0.4, 0.9, 6)
+    options = {
+        "belief": vfe.GaussNewtonLaplace,
+        "solver": vfe.Anderson(),
+        "perception_steps": 300,
+        "rtol": 1e-12,
+        "atol": 1e-12,
+        "epochs": 2,
+        "optimiser": optax.sgd(0.1),
+    }
+    ours = vfe.learn(rolled(vfe.learnable(scales[:, None])), seen(), **options).model
+    wanted = vfe.learn(unrolled([vfe.learnable(s) for s in scales]), seen(), **options).model
+    for i in range(6):
+        one = wanted[f"z{6 - i}"]
+        assert_close(ours["z"].layers.weight[i], one.mean.weight, 1e-9)
+        assert_close(ours["z"].noise.log_precision[i, 0], one.noise.log_precision, 1e-9)
+    with pytest.raises(ValueError, match="hidden node 'z' has no optimum"):
+        vfe.learn(rolled(vfe.learnable(0.5)), seen(), belief=vfe.Point)
+
+
+def test_repeated_is_a_layer():
+    z = x = jnp.asarray(seen()["x"][0])
+    for layer in layers():
+        z = layer(z)
+    assert_close(Repeated(layers())(x), z, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Repeated([]), "no layers"),
+        (lambda: Repeated([*layers(), last()]), r"layer 6 \(Dense\) is not like layer 0"),
+        (lambda: Repeated([layers()[0], eqx.nn.Linear(4, 4, key=KEYS[0])]), r"layer 1 \(Linear\)"),
+        (
+            lambda: vfe.Model(x=vfe.given(4), z=vfe.cascade(layers()[0], parents="x")),
+            "'z' does not fit its parents",
+        ),
+        (lambda: vfe.cascade(Dense(jnp.ones((3, 4)), jnp.zeros(2)), parents="x"), "one length for all"),
+        (lambda: vfe.cascade(Repeated(layers()).layers, parents=("x", "y")), "wanted one"),
+        (lambda: vfe.cascade(Repeated(layers()).layers, parents="x", scale=jnp.exp), "not a function"),
+        (lambda: vfe.cascade(Repeated(layers()).layers, parents="x", scale=-1.0), "positive"),
+        (
+            lambda: vfe.Model(x=vfe.given(5), z=vfe.cascade(Repeated(layers()).layers, parents="x")),
+            "'z' does not fit its parents",
+        ),
+    ],
+)
+def test_what_does_not_repeat(make, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        make()

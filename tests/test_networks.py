@@ -227,3 +227,19 @@ def test_levels_keep_their_variance(layer, residual):
 def test_layers_that_do_not_fit(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("hidden", [(7, 6), (1,)], ids=["few outputs", "few errors"])
+def test_conjugate_gradients_reach_the_same_mode(hidden):
+    """Gauss–Newton by conjugate gradients, in output and in error space: the mode of the exact solve."""
+    layers = dense([5, *hidden, 3], key=KEY, activation=jnp.tanh)
+    model, seen = supervised(layers, inputs=5), data(4)
+    tight = {"belief": vfe.Point, "rtol": 1e-12, "atol": 1e-12, "throw": False}
+    exact = vfe.perceive(model, seen, solver=vfe.ErrorCoordinates(), **tight)
+    solver = vfe.ErrorCoordinates(direct=0, iterations=3, forcing=1e-3)
+    by_passes = vfe.perceive(model, seen, solver=solver, **tight)
+    assert_close(by_passes.belief.location, exact.belief.location, 1e-10)
+    assert np.all(np.diff(np.asarray(by_passes.trace), axis=-1) <= 1e-12)
+    with pytest.raises(ValueError, match="forcing"):
+        vfe.ErrorCoordinates(forcing=1.0)

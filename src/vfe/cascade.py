@@ -20,8 +20,6 @@ class CascadeNormal(dist.Distribution):
     Going down takes a scan; errors and densities of given values take one map over the levels.
     """
 
-    support = dist.constraints.independent(dist.constraints.real, 1)
-
     def __init__(self, layers: Any, start: Array, scale: Array) -> None:
         self.layers, self.start, self.scale = layers, start, scale
         super().__init__((), scale.shape)
@@ -47,6 +45,10 @@ class CascadeNormal(dist.Distribution):
         """Every level at its conditional mean, from the top down."""
         return self.push(jnp.zeros_like(self.scale))
 
+    @property
+    def support(self) -> Any:
+        return dist.constraints.independent(dist.constraints.real, self.event_dim)
+
     def sample(self, key: PRNGKeyArray | None, sample_shape: tuple[int, ...] = ()) -> Array:
         assert key is not None
         noise = jax.random.normal(key, (*sample_shape, *self.event_shape), self.scale.dtype)
@@ -55,8 +57,8 @@ class CascadeNormal(dist.Distribution):
             function = jax.vmap(function)
         return function(noise)
 
-    def log_prob(self, value: Array, intermediates: Any = None) -> Array:
-        error = self.errors(value)
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        error = self.errors(jnp.asarray(value))
         return -0.5 * jnp.sum(error**2) - jnp.sum(jnp.log(self.scale)) - 0.5 * error.size * LOG_2PI
 
 
@@ -122,4 +124,4 @@ def cascade(layers: Callable[[Array], Array], *, parents: str, scale: Any = None
     noise = make_noise(scale, None, None)
     if not isinstance(noise, IndependentNoise):
         raise ValueError("cascade: the scale must be a number or an array, not a function of the parents.")
-    return Cascade(layers, noise, lengths.pop(), names)
+    return Cascade(layers=layers, noise=noise, levels=lengths.pop(), parents=names)

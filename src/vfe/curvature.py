@@ -109,7 +109,7 @@ def spread(
         else:
             signs = jax.random.rademacher(probe, (rows,), errors.dtype)
             along = jacobian.T @ (inverse @ signs)
-            moving = conditioned.sensitivity_along(push, errors, along)
+            moving = conditioned.linear_sensitivity(push, errors)(along)
             slope = 2 * jnp.sum(signs * moving)
             whole = logs[0] + slope - jax.lax.stop_gradient(slope)
     else:

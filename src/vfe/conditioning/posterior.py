@@ -131,62 +131,55 @@ class Conditioned(eqx.Module):
         plates have no rows.
         """
 
-        def outputs(v: Array) -> dict[str, Array]:
+        def outputs(v: Array) -> Any:
             return self._outputs(place(v))
 
-        shapes = jax.eval_shape(outputs, at)
+        shapes, _ = jax.eval_shape(outputs, at)
         count = sum(int(np.prod(s.shape, dtype=int)) for s in shapes.values())
         take = jax.jacrev if count < at.shape[0] else jax.jacfwd
-        return self._rooted(place(at), take(outputs)(at))
+        derivative, roots = take(outputs, has_aux=True)(at)
+        return self._rooted(roots, derivative)
 
-    def sensitivity_along(
-        self, place: Callable[[Array], Array], at: Float[Array, " n"], direction: Float[Array, " n"]
-    ) -> Float[Array, " m"]:
-        """J times one direction, all observed nodes in one vector: the price of one pass down."""
-        _, change = jax.jvp(lambda v: self._outputs(place(v)), (at,), (direction,))
-        rows = self._rooted(place(at), jax.tree.map(lambda a: a[..., None], change))
-        return jnp.concatenate([*(r[:, 0] for r in rows.values()), jnp.zeros(0)])
+    def linear_sensitivity(
+        self, place: Callable[[Array], Array], at: Float[Array, " n"]
+    ) -> Callable[[Float[Array, " n"]], Float[Array, " m"]]:
+        """J as a linear function of a direction, all observed nodes in one vector: one pass down."""
+        _, along, roots = jax.linearize(lambda v: self._outputs(place(v)), at, has_aux=True)
 
-    def _predicts(self, i: NodeInfo) -> bool:
-        return i.name not in self.hidden and i.name not in self.clamped and i.plate is None
+        def apply(direction: Array) -> Array:
+            columns = jax.tree.map(lambda a: a[..., None], along(direction))
+            rows = self._rooted(roots, columns)
+            return jnp.concatenate([*(r[:, 0] for r in rows.values()), jnp.zeros(0)])
 
-    def _scale_is_constant(self, i: NodeInfo) -> bool:
-        node = self.model.nodes[i.name]
-        return isinstance(node, Gaussian) and node.has_constant_noise
+        return apply
 
-    def _visit_observed(self, u: Array, measure: Any) -> dict[str, Any]:
-        return self._at(u, lambda names, table, q: table, {}, measure, jacobians=False).observed
-
-    def _outputs(self, u: Array) -> dict[str, Array]:
-        """What is predicted of every observed node (see `predicted`)."""
+    def _outputs(self, u: Array) -> tuple[dict[str, Array], dict[str, AbstractFisherRoot]]:
+        """What is predicted of every observed node (see `predicted`), and the roots in whose units."""
 
         def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
             zero = jnp.zeros(0)
-            if not self._predicts(i):
-                return zero, zero
-            return predicted(self.model.density(i.name, values), self._scale_is_constant(i)), zero
-
-        return self._visit_observed(u, measure)
-
-    def _rooted(self, u: Array, derivative: dict[str, Array]) -> dict[str, Array]:
-        """Derivatives of `_outputs` in units of the noise at u."""
-
-        def root(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
-            zero = jnp.zeros(0)
-            if not self._predicts(i):
-                return zero, zero
+            if i.name in self.hidden or i.name in self.clamped or i.plate is not None:
+                return None, zero
+            node = self.model.nodes[i.name]
+            constant = isinstance(node, Gaussian) and node.has_constant_noise
             density = self.model.density(i.name, values)
-            return fisher_root(density, masks.get(i.name), self._scale_is_constant(i)), zero
+            return (predicted(density, constant), fisher_root(density, masks.get(i.name), constant)), zero
 
+        found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False).observed
+        pairs = {n: pair for n, pair in found.items() if pair is not None}
+        return {n: p for n, (p, _) in pairs.items()}, {n: r for n, (_, r) in pairs.items()}
+
+    def _rooted(
+        self, roots: dict[str, AbstractFisherRoot], derivative: dict[str, Array]
+    ) -> dict[str, Array]:
+        """Derivatives of what is predicted, in units of the noise."""
         found = {}
-        for name, apply in self._visit_observed(u, root).items():
-            if not isinstance(apply, AbstractFisherRoot):
-                continue
+        for name, root in roots.items():
             rows = derivative[name]
             if self.repeats is None or name in self.shared:
-                found[name] = apply(rows)
+                found[name] = root(rows)
             else:
-                each = jax.vmap(lambda a, d: a(d))(apply, rows)
+                each = jax.vmap(lambda a, d: a(d))(root, rows)
                 found[name] = jnp.sqrt(self.weight) * each.reshape(-1, rows.shape[-1])
         return found
 

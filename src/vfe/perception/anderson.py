@@ -39,14 +39,18 @@ class Anderson(AbstractErrorSolver):
     def monotone(self) -> bool:
         return True
 
+    def limited(self, max_steps: int) -> "Anderson":
+        # The first step has nothing to mix and the last leaves nothing behind.
+        return Anderson(min(self.memory, max(1, max_steps - 1)), self.tries)
+
     def init(self, objective: AbstractObjective, vector: Float[Array, " n"]) -> Any:
         past = jnp.zeros((self.memory, *vector.shape), vector.dtype)
         gram = jnp.zeros((self.memory, self.memory), vector.dtype)
-        return past, past, gram, jnp.zeros((), int), jnp.ones((), vector.dtype), jnp.zeros((), int)
+        return past, past, gram, jnp.ones((), vector.dtype), jnp.zeros((), int)
 
     def step(self, objective: AbstractObjective, progress: Progress) -> Progress:
         # `changes`: how the gradient changed along the last moves; `gains`: those moves less these changes.
-        changes, gains, gram, count, length, failures = progress.memory
+        changes, gains, gram, length, failures = progress.memory
         e, g = progress.vector, progress.gradient
         # A little of the identity: directions that rounding makes parallel share their weight.
         ridge = 10 * jnp.finfo(e.dtype).eps * jnp.trace(gram) + jnp.finfo(e.dtype).tiny
@@ -62,7 +66,7 @@ class Anderson(AbstractErrorSolver):
             for a, b in ((trial.vector, e), (trial.gradient, g), (trial.value, progress.value))
         )
         # A refused step teaches how the gradient changes as well as one that is taken.
-        slot = count % self.memory
+        slot = progress.number % self.memory
         changes = changes.at[slot].set(change)
         gains = gains.at[slot].set(move_by - change)
         row = changes @ change
@@ -70,7 +74,7 @@ class Anderson(AbstractErrorSolver):
         failures = jnp.where(accepted, 0, failures + 1)
         length = jnp.where(accepted, jnp.minimum(2.0 * length, 1.0), 0.5 * length)
         stalled = (failures >= self.tries) | jnp.all(trial.vector == e)
-        memory = (changes, gains, gram, count + 1, length, failures)
+        memory = (changes, gains, gram, length, failures)
         return Progress(kept_e, value, kept_g, stalled, memory)
 
 

@@ -1,6 +1,7 @@
 """The one loop of perception: a solver supplies `init` and `step`; the loop counts, tests and records."""
 
 import abc
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -19,7 +20,8 @@ from vfe.perception.status import Status
 class Progress(eqx.Module):
     """Where a solver is: parameters, the objective and its gradient there, its own memory.
 
-    `stalled`: no step lowers the objective any more.
+    `stalled`: no step lowers the objective any more. `number`: how many steps came before, which the loop
+    says when it asks for one; in a loop over a batch it is the same for all observations.
     """
 
     vector: Float[Array, " m"]
@@ -27,6 +29,7 @@ class Progress(eqx.Module):
     gradient: Float[Array, " m"]
     stalled: Array
     memory: Any
+    number: Array | int = 0
 
 
 def move(
@@ -61,6 +64,10 @@ class AbstractSolver(eqx.Module):
     @abc.abstractmethod
     def check(self, conditioned: Conditioned, belief: Any) -> None:
         """Refuse a belief or a model the method cannot handle, naming what is in the way."""
+
+    def limited(self, max_steps: int) -> "AbstractSolver":
+        """The same method where at most so many steps will be made: it may prepare for fewer."""
+        return self
 
     @abc.abstractmethod
     def init(self, objective: AbstractObjective, vector: Float[Array, " m"]) -> Any:
@@ -135,6 +142,7 @@ def run(
 
     `done`: how many of the `max_steps` were used before.
     """
+    solver = solver.limited(max_steps)
     evaluate = jax.value_and_grad(objective.value)
     stride = stride_of(max_steps)
     points = -(-max_steps // stride) + 1
@@ -156,7 +164,7 @@ def run(
     def body(carry: Any) -> Any:
         dynamic, steps, scale, trace = carry
         p = eqx.combine(dynamic, static)
-        new = advance(objective, solver, p)
+        new = advance(objective, solver, p, steps)
         dynamic, _ = eqx.partition(new, eqx.is_array)
         steps = steps + 1
         index = jnp.arange(points)
@@ -180,9 +188,11 @@ def run(
     return p.vector, Outcome(status, steps, trace, left, scale)
 
 
-def advance(objective: AbstractObjective, solver: AbstractSolver, progress: Progress) -> Progress:
+def advance(
+    objective: AbstractObjective, solver: AbstractSolver, progress: Progress, number: Array
+) -> Progress:
     """One step; where a method that is meant to descend would rise, it stays and has stalled."""
-    new = solver.step(objective, progress)
+    new = solver.step(objective, dataclasses.replace(progress, number=number))
     if not solver.monotone:
         return new
     rises = ~descends(progress, new)

@@ -33,6 +33,7 @@ def relax(
     **Arguments:** `conditioned`: a batch, whose arrays have one leading axis; the rest as in `perceive`.
     """
     chosen = Enumerate() if expectation is None else expectation
+    solver = solver.limited(max_steps)
 
     def start(one: Conditioned) -> tuple[Progress, Array]:
         belief = Point.start(one, key)
@@ -63,7 +64,7 @@ def relax(
 
         def one(c: Conditioned, p: Progress) -> Progress:
             objective, _ = solver.pose(c, Point.start(c, key), chosen, key)
-            return advance(objective, solver, p)
+            return advance(objective, solver, p, steps)
 
         new = conditioned.over(one, p)
         keep = lambda a, b: jnp.where(busy.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731

@@ -54,3 +54,10 @@ def may_miss_elements(density: dist.Distribution) -> bool:
     while isinstance(base, dist.Independent):
         base = base.base_dist
     return base.event_dim == 0 or isinstance(base, dist.MultivariateNormal)
+
+
+def expected(density: dist.Distribution) -> Array:
+    """The probabilities of the states of a categorical density; the mean of any other."""
+    if isinstance(density, dist.CategoricalLogits | dist.CategoricalProbs):
+        return jnp.asarray(density.probs)  # pyright: ignore[reportArgumentType]
+    return jnp.asarray(density.mean)

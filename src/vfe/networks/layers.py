@@ -62,6 +62,27 @@ class Residual(eqx.Module):
         return z + self.scale * self.inner(z)
 
 
+class Composed(eqx.Module):
+    """g(z) = g_k(… g_2(g_1(z))): several steps between one level and the next, without noise between.
+
+    Every part is any callable of one array: a layer, an Equinox module, a function. (`eqx.nn.Sequential`
+    is a layer too, but hands its parts a key, which functions do not take.) A module that is made for one
+    token or pixel is mapped with `eqx.filter_vmap(module)`: `jax.vmap` hides its parameters from learning.
+
+    **Example:** `vfe.networks.Composed(eqx.nn.LayerNorm(8), jax.nn.gelu, layer)`.
+    """
+
+    parts: tuple[Callable[[Array], Array], ...]
+
+    def __init__(self, *parts: Callable[[Array], Array]):
+        self.parts = parts
+
+    def __call__(self, z: Array) -> Array:
+        for part in self.parts:
+            z = part(z)
+        return z
+
+
 def dense(
     sizes: Sequence[int],
     *,
@@ -90,11 +111,7 @@ def dense(
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"dense: got sizes {list(sizes)}; wanted at least two, each at least 1.")
-    if gain is None:
-        probe = jax.random.normal(jax.random.key(0), (4096,))
-        gain = 1.0 / float(jnp.mean(activation(probe) ** 2))
-    if not gain > 0:
-        raise ValueError(f"dense: got gain={gain}; wanted a positive number.")
+    gain = unit_gain(activation, "dense") if gain is None else checked_gain(gain, "dense")
     pairs = list(itertools.pairwise(sizes))
     skips = [residual and a == b and 0 < i < len(pairs) - 1 for i, (a, b) in enumerate(pairs)]
     found: list[Any] = []
@@ -110,3 +127,19 @@ def dense(
         one: Any = layer(weight, jnp.zeros(n_out), phi)
         found.append(Residual(one, sum(skips) ** -0.5) if skips[i] else one)
     return found
+
+
+def unit_gain(
+    activation: Callable[[Array], Array], maker: str, pooled: Callable[[Array], Array] | None = None
+) -> float:
+    """1 / ⟨φ(u)²⟩ for u ~ N(0, 1), or for what pooling makes of such u."""
+    probe = jax.random.normal(jax.random.key(0), (4096,) if pooled is None else (1, 256, 256))
+    square = float(jnp.mean(activation(probe if pooled is None else pooled(probe)) ** 2))
+    return checked_gain(1.0 / square if square > 0 else jnp.inf, maker)
+
+
+def checked_gain(gain: float, maker: str) -> float:
+    """The gain, if it is a positive number."""
+    if not 0 < gain < jnp.inf:
+        raise ValueError(f"{maker}: got gain={gain}; wanted a positive number.")
+    return float(gain)

@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_close
 
 import vfe
-from vfe.networks import Dense, FromLast, Repeated
+from vfe.networks import Dense, FromLast, Repeated, dense, generative, predict, supervised, two_way
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 pytestmark = pytest.mark.usefixtures("float64")
@@ -99,6 +99,26 @@ def test_one_scale_per_level_is_learned():
         assert_close(ours["z"].noise.log_precision[i, 0], one.noise.log_precision, 1e-9)
     with pytest.raises(ValueError, match="hidden node 'z' has no optimum"):
         vfe.learn(rolled(vfe.learnable(0.5)), seen(), belief=vfe.Point)
+
+
+def test_deep_networks_repeat_by_themselves():
+    """dense gathers runs of equal layers; every maker turns them into one node with the same numbers."""
+    options = {"key": KEYS[0], "activation": jnp.tanh, "residual": True}
+    sizes = [5, *[4] * 10, 3]
+    deep, long = dense(sizes, **options), dense(sizes, repeat_from=99, **options)
+    assert [type(layer).__name__ for layer in deep] == ["Dense", "Repeated", "Dense"]
+    models = [supervised(layers, inputs=5) for layers in (deep, long)]
+    assert models[0].order == ("x", "z10", "z9to1", "y")
+    data = {"x": np.random.default_rng(0).normal(size=(2, 5)), "y": np.array([0, 2])}
+    solver = vfe.Anderson()
+    found = [vfe.perceive(m, data, belief=vfe.Point, solver=solver, throw=False) for m in models]
+    assert_close(found[0].free_energy.total, found[1].free_energy.total, 1e-10)
+    assert_close(predict(models[0], {"x": data["x"]}), predict(models[1], {"x": data["x"]}), 1e-12)
+    assert generative(deep, latent=5).order == ("z11", "z10", "z9to1", "x")
+    both = two_way(deep, deep, latent=5, common=[Repeated([Dense(jnp.eye(5), jnp.zeros(5))] * 2)])
+    assert both.order == ("z13", "z12to11", "z10", "z9to1", "y10", "y9to1", "label", "x")
+    with pytest.raises(ValueError, match="is a Repeated"):
+        generative([deep[1], deep[2]], labels=2, latent=2)
 
 
 def test_repeated_is_a_layer():

@@ -14,6 +14,11 @@ from vfe.densities import LOG_2PI
 from vfe.noise import AbstractNoise, IndependentNoise, make_noise
 
 
+def identity(z: Array) -> Array:
+    """z itself."""
+    return z
+
+
 class CascadeNormal(dist.Distribution):
     """p(z_1 … z_L) = Π_l N(z_l; g_l(z_{l−1}), s_l²), z_0 = start: one value is all levels, (L, *level).
 
@@ -66,6 +71,7 @@ class Cascade(AbstractGaussianNode):
     """p(z_1 … z_L | parent) with the same kind of map at every level; made by [`cascade`][vfe.cascade]."""
 
     layers: Any
+    start: Callable[[Array], Array]
     noise: AbstractNoise
     levels: int = eqx.field(static=True)
     parents: tuple[str, ...] = eqx.field(static=True)
@@ -73,7 +79,8 @@ class Cascade(AbstractGaussianNode):
     plate: Plate | None = eqx.field(static=True, default=None)
 
     def __call__(self, *parents: Array) -> dist.Distribution:
-        (start,) = parents
+        (parent,) = parents
+        start = self.start(parent)
         one = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, self.layers)
         found = eqx.filter_eval_shape(one, start)
         if found.shape != start.shape:
@@ -90,8 +97,14 @@ class Cascade(AbstractGaussianNode):
         return True
 
 
-def cascade(layers: Callable[[Array], Array], *, parents: str, scale: Any = None) -> Cascade:
-    """p(z_1 … z_L | parent) = Π_l N(z_l; g_l(z_{l−1}), s²), z_0 the parent: L levels as one node.
+def cascade(
+    layers: Callable[[Array], Array],
+    *,
+    parents: str,
+    scale: Any = None,
+    start: Callable[[Array], Array] | None = None,
+) -> Cascade:
+    """p(z_1 … z_L | parent) = Π_l N(z_l; g_l(z_{l−1}), s²), z_0 = start(parent): L levels as one node.
 
     The levels are one axis of the node's value, (L, *level), from the top down; children read the last,
     z[-1]. Compiling takes as long for a hundred levels as for one.
@@ -99,7 +112,8 @@ def cascade(layers: Callable[[Array], Array], *, parents: str, scale: Any = None
     **Arguments:** `layers`: a callable module that keeps the shape of a level, every array with a leading
     axis of L (`vfe.networks.Repeated(list).layers`, or `eqx.filter_vmap` of a constructor); `parents`: the
     one parent; `scale`: s, a number or an array that broadcasts to (L, *level), or `vfe.learnable` of it
-    (shape (L, 1) for one precision per level).
+    (shape (L, 1) for one precision per level); `start`: what of the parent the first level sees, by
+    default its value.
 
     **Raises:** `ValueError` for layers without a common leading axis, layers that change the shape (when
     the model is built), or a scale that is a function.
@@ -124,4 +138,4 @@ def cascade(layers: Callable[[Array], Array], *, parents: str, scale: Any = None
     noise = make_noise(scale, None, None)
     if not isinstance(noise, IndependentNoise):
         raise ValueError("cascade: the scale must be a number or an array, not a function of the parents.")
-    return Cascade(layers=layers, noise=noise, levels=lengths.pop(), parents=names)
+    return Cascade(layers=layers, start=start or identity, noise=noise, levels=lengths.pop(), parents=names)

@@ -58,3 +58,10 @@ def may_miss_elements(density: dist.Distribution) -> bool:
     """Whether single elements of a value may be missing (or only whole vectors)."""
     base = base_density(density)
     return base.event_dim == 0 or isinstance(base, dist.MultivariateNormal)
+
+
+def expected(density: dist.Distribution) -> Array:
+    """The probabilities of the states of a categorical density; the mean of any other."""
+    if isinstance(density, dist.CategoricalLogits | dist.CategoricalProbs):
+        return jnp.asarray(density.probs)  # pyright: ignore[reportArgumentType]
+    return jnp.asarray(density.mean)

@@ -1,8 +1,30 @@
 """Deep predictive-coding networks: hierarchies whose levels are neural layers, as ordinary models."""
 
-from vfe.networks.layers import Activated, Dense, Residual, dense
+from vfe.networks.attention import SelfAttention
+from vfe.networks.generative import FromCauses, generative
+from vfe.networks.images import Convolution, MaxPool, Reshape, convolutional
+from vfe.networks.layers import Activated, Composed, Dense, Residual, dense
 from vfe.networks.predict import predict
 from vfe.networks.repeated import FromLast, Repeated
 from vfe.networks.supervised import supervised
+from vfe.networks.two_way import two_way
 
-__all__ = ["Activated", "Dense", "FromLast", "Repeated", "Residual", "dense", "predict", "supervised"]
+__all__ = [
+    "Activated",
+    "Composed",
+    "Convolution",
+    "Dense",
+    "FromCauses",
+    "FromLast",
+    "MaxPool",
+    "Repeated",
+    "Reshape",
+    "Residual",
+    "SelfAttention",
+    "convolutional",
+    "dense",
+    "generative",
+    "predict",
+    "supervised",
+    "two_way",
+]

@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-
-def identity(z: Array) -> Array:
-    """z itself."""
-    return z
+from vfe.cascade import identity
+from vfe.networks.repeated import gathered
 
 
 class Dense(eqx.Module):
@@ -62,6 +60,27 @@ class Residual(eqx.Module):
         return z + self.scale * self.inner(z)
 
 
+class Composed(eqx.Module):
+    """g(z) = g_k(… g_2(g_1(z))): several steps between one level and the next, without noise between.
+
+    Every part is any callable of one array: a layer, an Equinox module, a function. (`eqx.nn.Sequential`
+    is a layer too, but hands its parts a key, which functions do not take.) A module that is made for one
+    token or pixel is mapped with `eqx.filter_vmap(module)`: `jax.vmap` hides its parameters from learning.
+
+    **Example:** `vfe.networks.Composed(eqx.nn.LayerNorm(8), jax.nn.gelu, layer)`.
+    """
+
+    parts: tuple[Callable[[Array], Array], ...]
+
+    def __init__(self, *parts: Callable[[Array], Array]):
+        self.parts = parts
+
+    def __call__(self, z: Array) -> Array:
+        for part in self.parts:
+            z = part(z)
+        return z
+
+
 def dense(
     sizes: Sequence[int],
     *,
@@ -70,6 +89,7 @@ def dense(
     residual: bool = False,
     layer: type[Dense] | type[Activated] = Dense,
     gain: float | None = None,
+    repeat_from: int = 8,
 ) -> list[Any]:
     """Dense layers for levels of these sizes, from the top down, with W ~ N(0, g / in), b = 0.
 
@@ -79,7 +99,9 @@ def dense(
     `residual=True`, layers between levels of equal size become z + f(z) / √(number of such layers), so
     that the variance stays of order one at any depth.
 
-    **Arguments:** `sizes`: of every level, input and output included; `layer`: `Dense` or `Activated`.
+    **Arguments:** `sizes`: of every level, input and output included; `layer`: `Dense` or `Activated`;
+    `repeat_from`: a run of at least so many layers of equal size is one `Repeated` layer, so that compiling
+    does not depend on depth.
 
     **Raises:** `ValueError` for fewer than two sizes or one below 1, or a gain that is not positive.
 
@@ -90,11 +112,7 @@ def dense(
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"dense: got sizes {list(sizes)}; wanted at least two, each at least 1.")
-    if gain is None:
-        probe = jax.random.normal(jax.random.key(0), (4096,))
-        gain = 1.0 / float(jnp.mean(activation(probe) ** 2))
-    if not gain > 0:
-        raise ValueError(f"dense: got gain={gain}; wanted a positive number.")
+    gain = unit_gain(activation, "dense") if gain is None else checked_gain(gain, "dense")
     pairs = list(itertools.pairwise(sizes))
     skips = [residual and a == b and 0 < i < len(pairs) - 1 for i, (a, b) in enumerate(pairs)]
     found: list[Any] = []
@@ -109,4 +127,20 @@ def dense(
         weight = jnp.sqrt(variance) * jax.random.normal(k, (n_out, n_in))
         one: Any = layer(weight, jnp.zeros(n_out), phi)
         found.append(Residual(one, sum(skips) ** -0.5) if skips[i] else one)
-    return found
+    return gathered(found, repeat_from)
+
+
+def unit_gain(
+    activation: Callable[[Array], Array], maker: str, pooled: Callable[[Array], Array] | None = None
+) -> float:
+    """1 / ⟨φ(u)²⟩ for u ~ N(0, 1), or for what pooling makes of such u."""
+    probe = jax.random.normal(jax.random.key(0), (4096,) if pooled is None else (1, 256, 256))
+    square = float(jnp.mean(activation(probe if pooled is None else pooled(probe)) ** 2))
+    return checked_gain(1.0 / square if square > 0 else jnp.inf, maker)
+
+
+def checked_gain(gain: float, maker: str) -> float:
+    """The gain, if it is a positive number."""
+    if not 0 < gain < jnp.inf:
+        raise ValueError(f"{maker}: got gain={gain}; wanted a positive number.")
+    return float(gain)

@@ -6,10 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jaxtyping import Array
 
 from vfe.conditioning import condition
+from vfe.densities import expected
 from vfe.model import Model
 
 
@@ -45,15 +45,8 @@ def _means(model: Model, inputs: dict[str, Array], node: str) -> Array:
                 continue
             density = model.density(info.name, values)
             if info.name == node:
-                return probabilities(density)
+                return expected(density)
             values[info.name] = jnp.asarray(density.mean)
         raise AssertionError("the node is in the model")
 
     return jax.vmap(one)(inputs)
-
-
-def probabilities(density: Any) -> Array:
-    """The probabilities of a discrete density; the mean of any other."""
-    if isinstance(density, dist.CategoricalLogits | dist.CategoricalProbs):
-        return jnp.asarray(density.probs)  # pyright: ignore[reportArgumentType]
-    return jnp.asarray(density.mean)

@@ -38,6 +38,11 @@ class Repeated(eqx.Module):
         arrays = [eqx.filter(layer, eqx.is_array) for layer in layers]
         self.layers = eqx.combine(jax.tree.map(lambda *a: jnp.stack(a), *arrays), static)
 
+    @property
+    def levels(self) -> int:
+        """How many layers there are."""
+        return jax.tree.leaves(eqx.filter(self.layers, eqx.is_array))[0].shape[0]
+
     def __call__(self, z: Array) -> Array:
         arrays, static = eqx.partition(self.layers, eqx.is_array)
 

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vfe.conditioning import Conditioned
+from vfe.densities import expected
 from vfe.free_energy import FreeEnergy, leading_axes
 from vfe.perception.status import Status
 
@@ -119,21 +120,31 @@ class Percept(eqx.Module):
     ) -> Float[Array, "..."]:
         """⟨mean of p(node | parents)⟩_q by averaging over draws of the belief: what fills a gap.
 
+        For a discrete node the probabilities of its states, (..., K). Nodes between the belief and a node
+        that nothing was observed below are drawn from the model.
+
         **Example:** `jnp.where(jnp.isnan(x), percept.prediction("x"), x)`.
+
+        **Raises:** `ValueError` for a node that has a belief (`percept.belief[node]`) or observed children.
         """
         c = self.conditioned
         c.model.require(node)
-        if node not in self._leaves():
-            raise ValueError(f"prediction: {node!r} is not an observed node without children.")
+        if node not in self._leaves() and node not in c.pruned:
+            raise ValueError(
+                f"prediction: {node!r} is neither an observed node without children nor one without "
+                "observed descendants; what is hidden has a belief, percept.belief[...]."
+            )
         key = jax.random.key(0) if key is None else key
 
         def one(key: PRNGKeyArray) -> Array:
             held = self._held(key)
+            if node in c.pruned:
+                held = c.model.sample(jax.random.fold_in(key, 1), given=held)
             shared = {n: v for n, v in held.items() if _is_shared(c, n)}
             local = {n: v for n, v in held.items() if n not in shared}
 
             def mean(local: dict[str, Array]) -> Array:
-                return c.model.density(node, {**shared, **local}).mean
+                return expected(c.model.density(node, {**shared, **local}))
 
             for _ in self.batch:
                 mean = jax.vmap(mean)

@@ -168,9 +168,12 @@ def ask(
     for word, given in (("whole image", x), ("upper half", seen)):
         began = time.perf_counter()
         found = in_blocks(answer, given, block)
-        label = 100 * (found[:, :10].argmax(-1) == truth).mean()
-        error = squared_error(found[:, 10:], x)
+        fine = np.isfinite(found).all(-1)
+        label = 100 * (fine & (found[:, :10].argmax(-1) == truth)).mean()
+        error = squared_error(found[fine, 10:], x[fine])
         tail = "" if word == "whole image" else f", squared error on the hidden half {error:.4f}"
+        silent = int((~fine).sum())
+        tail += f", {silent} without an answer" if silent else ""
         seconds = time.perf_counter() - began
         print(f"  {name}, {word}: label {label:.1f} % right{tail}  ({seconds:.0f} s)", flush=True)
 
@@ -190,7 +193,7 @@ def run_generative(images: Images, epochs: int | None, asked: int) -> None:
         batch=128 if images.large else 32,
         steps=20,
         rate=3e-3,
-        decay=0.3 if images.large else 3.0,
+        decay=2.0 if images.large else 3.0,
     )
 
     def answer(x: np.ndarray) -> np.ndarray:
@@ -199,7 +202,7 @@ def run_generative(images: Images, epochs: int | None, asked: int) -> None:
             {"x": x},
             belief=vfe.Enumerated("label", vfe.Laplace),
             solver=vfe.Anderson(),
-            max_steps=100,
+            max_steps=300,
             rtol=1e-3,
             throw=False,
             chunk=10,
@@ -230,7 +233,7 @@ def run_two_way(images: Images, epochs: int | None, asked: int) -> None:
         batch=128 if images.large else 32,
         steps=20,
         rate=3e-3,
-        decay=0.3 if images.large else 1.0,
+        decay=2.0 if images.large else 3.0,
     )
 
     def answer(x: np.ndarray) -> np.ndarray:

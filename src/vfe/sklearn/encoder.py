@@ -21,6 +21,7 @@ from vfe.sklearn.training import (
     in_units,
     key_of,
     optimiser,
+    single,
     whole_batches,
 )
 
@@ -113,7 +114,7 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if spread == 0:
             raise ValueError("FreeEnergyEncoder: no feature varies, so there is nothing to learn.")
         weights, key = jax.random.split(key_of(self.random_state))
-        learned = self._learn(((x - mean) / spread).astype(np.float32), weights, key)
+        learned = self._learn(single((x - mean) / spread), weights, key)
         layers = _layers_of(learned)
         layers = (*layers[:-1], in_units(layers[-1], mean, spread))
         density: Any = learned.density("x", {"z": jnp.zeros(int(self.n_components))})
@@ -163,9 +164,14 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         kind = getattr(X, "dtype", None)
         kind = kind if kind in (np.float32, np.float64) else np.float64
-        x = self._checked(X, reset=False).astype(np.float32)
+        x = single(self._checked(X, reset=False))
         exact = isinstance(_mean_of(self.model_), vfe.Affine)
-        one = self._exact if exact else self._laplace
+        perceived = self._exact if exact else self._laplace
+
+        def one(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            # A row of which nothing is seen: with a mask always there, one program serves all blocks.
+            return perceived(filled(block, len(block) + 1, np.nan))
+
         mean, total = in_blocks(one, x, np.nan, 1024)
         bad = np.flatnonzero(~np.isfinite(total))
         if bad.size:
@@ -228,7 +234,7 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 f"inverse_transform: got {z.shape[1]} columns; wanted the {self._n_features_out} causes."
             )
         model = self.model_
-        found = in_blocks(lambda block: _decode(model, jnp.asarray(block)), z.astype(np.float32), 0.0, 1024)
+        found = in_blocks(lambda block: _decode(model, jnp.asarray(block)), single(z), 0.0, 1024)
         return found.astype(z.dtype)
 
     def impute(self, X: Any) -> np.ndarray:

@@ -21,6 +21,7 @@ from vfe.sklearn.training import (
     in_units,
     key_of,
     optimiser,
+    single,
     whole_batches,
 )
 
@@ -89,7 +90,7 @@ def _learn(estimator: Any, model: vfe.Model, x: np.ndarray, y: Any, key: PRNGKey
 
 def _predicted(estimator: Any, X: Any) -> np.ndarray:
     check_is_fitted(estimator)
-    x = _inputs(estimator, X, reset=False).astype(np.float32)
+    x = single(_inputs(estimator, X, reset=False))
     model = estimator.model_
     found = in_blocks(lambda block: vfe.networks.predict(model, {"x": block}), x, 0.0, 1024)
     return np.asarray(found, np.float64)
@@ -98,7 +99,7 @@ def _predicted(estimator: Any, X: Any) -> np.ndarray:
 def _free_energy(estimator: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """F of each target given its input under a Laplace belief, in nats."""
     size = sum(estimator.model_.describe(n).size for n in estimator.model_.order if n.startswith("z"))
-    both = np.concatenate([x, y.reshape(len(x), -1)], 1)
+    both = np.concatenate([single(x), y.reshape(len(x), -1)], 1)
     width, discrete = x.shape[1], not np.issubdtype(y.dtype, np.floating)
 
     def total(block: np.ndarray) -> Array:
@@ -120,7 +121,7 @@ class PredictiveCodingClassifier(ClassifierMixin, BaseEstimator):
     **Arguments:**
 
     - `hidden_layer_sizes`: of the hidden levels, from the input on; `activation`: "gelu", "identity",
-      "logistic", "relu", "silu", "tanh" or a function of an array.
+      "logistic", "relu", "silu", "tanh" or a function of an array (to be pickled, one of a module).
     - `hidden_scale`: s, by default 1 / √(number of layers); `perception_steps` per minibatch, of
       `solver` (`vfe.Anderson()` by default).
     - `learning_rate` of AdamW and its `weight_decay`; `batch_size`; `max_iter`: epochs at most;
@@ -190,7 +191,7 @@ class PredictiveCodingClassifier(ClassifierMixin, BaseEstimator):
         weights, key = jax.random.split(key_of(self.random_state))
         layers = _layers(self, x.shape[1], len(self.classes_), weights)
         model = vfe.networks.supervised(layers, inputs=x.shape[1], scale=self.hidden_scale)
-        self.model_ = _learn(self, model, x.astype(np.float32), labels, key)
+        self.model_ = _learn(self, model, single(x), labels, key)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -294,7 +295,7 @@ class PredictiveCodingRegressor(RegressorMixin, BaseEstimator):
         options["output_scale"] = float(self.output_scale)
         model = vfe.networks.supervised(layers, **options)
         standard = ((targets - mean) / spread).astype(np.float32)
-        learned = _learn(self, model, x.astype(np.float32), standard, key)
+        learned = _learn(self, model, single(x), standard, key)
         nodes: list[Any] = [learned[n] for n in learned.order if n != "x"]
         layers = [n.mean for n in nodes]
         layers[-1] = in_units(layers[-1], mean, spread)

@@ -74,6 +74,19 @@ def filled(array: np.ndarray, rows: int, value: Any) -> np.ndarray:
     return np.concatenate([array, np.full((rows - len(array), *array.shape[1:]), value, array.dtype)])
 
 
+def single(x: np.ndarray) -> np.ndarray:
+    """The array in float32, in which everything is computed.
+
+    **Raises:** `ValueError` for values beyond its range.
+    """
+    largest = np.nanmax(np.abs(x), initial=0.0)
+    if largest > np.finfo(np.float32).max:
+        raise ValueError(
+            f"X has values of up to {largest:.3g}, beyond the range of float32; standardise the features."
+        )
+    return x.astype(np.float32)
+
+
 def in_blocks(function: Callable[[np.ndarray], Any], x: np.ndarray, value: Any, largest: int) -> Any:
     """A function of rows, applied to blocks of one size; the last is filled up with `value`."""
     size = next((s for s in BLOCKS if s >= min(len(x), largest)), BLOCKS[-1])

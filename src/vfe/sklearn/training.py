@@ -1,0 +1,129 @@
+"""What every estimator does around `vfe.learn`: settings checked, whole batches, keys, when to stop."""
+
+import functools
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+from sklearn.utils import check_random_state
+
+from vfe.model import Model
+
+# Predictions are made on blocks of these sizes only, so that they are compiled at most twice.
+BLOCKS = (64, 1024)
+
+
+def check_settings(estimator: Any) -> None:
+    """Refuse settings that mean nothing, at `fit` as scikit-learn wants it.
+
+    **Raises:** `ValueError` naming the parameter, what it is and what it should be.
+    """
+    sizes = estimator.hidden_layer_sizes
+    if not isinstance(sizes, tuple | list | np.ndarray) or not all(_is_count(n) for n in sizes):
+        raise ValueError(f"hidden_layer_sizes: got {sizes!r}; wanted positive integers, such as (100, 50).")
+    for name in ("n_components", "perception_steps", "batch_size", "max_iter", "n_iter_no_change"):
+        value = getattr(estimator, name, 1)
+        if not _is_count(value):
+            raise ValueError(f"{name}: got {value!r}; wanted an integer of at least 1.")
+    may_be_zero = {"learning_rate": False, "output_scale": False, "weight_decay": True, "tol": True}
+    for name, zero in may_be_zero.items():
+        value = getattr(estimator, name, 1.0)
+        good = isinstance(value, numbers.Real) and 0 <= float(value) < np.inf
+        if not good or (float(value) == 0 and not zero):
+            wanted = "a number of at least 0" if zero else "a positive number"
+            raise ValueError(f"{name}: got {value!r}; wanted {wanted}.")
+    restarts = getattr(estimator, "restarts", 1)
+    if not _is_count(restarts) and not (isinstance(restarts, numbers.Integral) and restarts == 0):
+        raise ValueError(f"restarts: got {restarts!r}; wanted an integer of at least 0.")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def key_of(random_state: Any) -> PRNGKeyArray:
+    """A JAX key from what scikit-learn takes for a seed."""
+    return jax.random.key(int(check_random_state(random_state).randint(2**31 - 1)))
+
+
+@functools.cache
+def optimiser(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+    """AdamW with weights, but no biases or precisions, decayed; one object per setting, so that a
+    second fit need not compile again."""
+    decayed = functools.partial(jax.tree.map, lambda a: a.ndim == 2)
+    return optax.adamw(learning_rate, weight_decay=weight_decay, mask=decayed)
+
+
+def whole_batches(count: int, batch_size: int) -> int:
+    """The number of rows that fills batches of this size.
+
+    Data are filled up with rows of which nothing is observed: they have no say in any gradient, and
+    data sets of different sizes (folds, above all) share what was compiled.
+    """
+    return -(-count // batch_size) * batch_size
+
+
+def filled(array: np.ndarray, rows: int, value: Any) -> np.ndarray:
+    """The array with further rows of one value."""
+    return np.concatenate([array, np.full((rows - len(array), *array.shape[1:]), value, array.dtype)])
+
+
+def single(x: np.ndarray) -> np.ndarray:
+    """The array in float32, in which everything is computed.
+
+    **Raises:** `ValueError` for values beyond its range.
+    """
+    largest = np.nanmax(np.abs(x), initial=0.0)
+    if largest > np.finfo(np.float32).max:
+        raise ValueError(
+            f"X has values of up to {largest:.3g}, beyond the range of float32; standardise the features."
+        )
+    return x.astype(np.float32)
+
+
+def in_blocks(function: Callable[[np.ndarray], Any], x: np.ndarray, value: Any, largest: int) -> Any:
+    """A function of rows, applied to blocks of one size; the last is filled up with `value`."""
+    size = next((s for s in BLOCKS if s >= min(len(x), largest)), BLOCKS[-1])
+    size = min(size, largest)
+    parts = []
+    for start in range(0, len(x), size):
+        block = x[start : start + size]
+        found = function(filled(block, size, value))
+        kept = slice(0, len(block))
+        parts.append(jax.tree.map(lambda a, kept=kept: np.asarray(a)[kept], found))
+    return jax.tree.map(lambda *each: np.concatenate(each), *parts)
+
+
+class Patience:
+    """A callback that ends learning when F has not fallen by `tol` for `epochs` epochs in a row.
+
+    F is said per row; `share` is how many rows there are to each observation.
+    """
+
+    def __init__(self, tol: float, epochs: int, share: float):
+        self.tol, self.epochs, self.share = tol, epochs, share
+        self.best, self.waited = np.inf, 0
+
+    def __call__(self, epoch: int, numbers: dict[str, Any], model: Model) -> bool:
+        total = numbers["total"] * self.share
+        if not np.isfinite(total):
+            raise ValueError(
+                f"F is {total} after epoch {epoch}: learning fell apart. Standardise the features "
+                "(sklearn.preprocessing.StandardScaler in a pipeline), or lower learning_rate."
+            )
+        self.waited = 0 if total < self.best - self.tol else self.waited + 1
+        self.best = min(self.best, total)
+        return self.waited >= self.epochs
+
+
+def in_units(layer: Any, mean: np.ndarray, spread: np.ndarray | float) -> Any:
+    """A dense layer of standardised values as one of the values themselves: mean + spread · g(z)."""
+    weight = jnp.asarray(np.reshape(spread, (-1, 1)) * np.asarray(layer.weight, np.float64), float)
+    bias = jnp.asarray(mean + spread * np.asarray(layer.bias, np.float64), float)
+    return eqx.tree_at(lambda l: (l.weight, l.bias), layer, (weight, bias))

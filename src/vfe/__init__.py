@@ -42,10 +42,12 @@ from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
 from vfe.hierarchy import hierarchy
 from vfe.learning import (
+    Batches,
     Contrast,
     ExpectationMaximisation,
     Learned,
     ParameterUncertainty,
+    Rows,
     TotalDerivative,
     attend,
     learn,
@@ -78,6 +80,7 @@ __all__ = [
     "Amortised",
     "Anderson",
     "AnnealedImportanceSampling",
+    "Batches",
     "Categorical",
     "Chain",
     "Comparison",
@@ -116,6 +119,7 @@ __all__ = [
     "Particles",
     "Percept",
     "Point",
+    "Rows",
     "Status",
     "Table",
     "Taylor",

@@ -155,8 +155,12 @@ def learn(
         feed = Resident(conditioned, labels, batch_size, order_key, placement)
     else:
         _refuse_single_observations(given, contrast)
-        start = None if is_source(observed) else cursor_for(found, placement)
-        feed = open_feed(model, observed, batch_size, order_key, placement, start)
+
+        def opened() -> AbstractFeed:
+            start = None if is_source(observed) else cursor_for(found, placement)
+            return open_feed(model, observed, batch_size, order_key, placement, start)
+
+        feed = placement.in_all(opened)
         conditioned, labels = feed.conditioned, None
         family = default_family(conditioned, solver) if belief is None else belief
         _refuse_kept_beliefs(keep_beliefs, family, observed)

@@ -175,6 +175,18 @@ class Placement:
             return [message]
         return self._judged([json.loads(text) for text in self.exchange(json.dumps(message))])
 
+    def in_all(self, function: Callable[[], Any]) -> Any:
+        """What a function gives here; where it fails in one process, all raise its error."""
+        if self.processes == 1:
+            return function()
+        found, message = None, {}
+        try:
+            found = function()
+        except Exception as error:
+            message = {"error": str(error)}
+        self.agree(message)
+        return found
+
     def from_first(self, function: Callable[[], Any]) -> Any:
         """What the first process gets from a function (anything that JSON can hold), in all of them."""
         if self.processes == 1:

@@ -12,7 +12,7 @@ import vfe  # before JAX starts, which importing vfe must leave to jax.distribut
 
 
 def main(rank: int, port: str, folder: Path) -> None:
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=10)
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=15)
     from test_learning_parallel import OPTIONS, mine, network, regression, seen, weights
 
     options = {**OPTIONS, "devices": jax.devices()}

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, normal_energy
+from helpers import assert_close, gaussian_energy, normal_energy
 
 import vfe
+from vfe.conditioning import examine
 from vfe.learning.cursor import decoded, encoded
 from vfe.networks import dense, supervised
 
@@ -186,6 +187,28 @@ def test_missing_values_and_amortised_beliefs_from_a_source():
     one, other = (vfe.learn(latent, o, key=KEY, **amortised) for o in (x, Dataset(x)))
     assert_close(one.family.encoder.weight, other.family.encoder.weight, 1e-12)
     assert other.belief is None
+
+
+def test_a_node_that_is_hidden_in_some_minibatches_only():
+    """A missing value of a node with children: F of every observation is −ln p of what is there."""
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(1)), x=vfe.gaussian(vfe.Affine(np.ones((2, 1))), scale=0.5, parents="z")
+    )
+    rng = np.random.default_rng(2)
+    seen = {"z": rng.normal(size=(6, 1)), "x": rng.normal(size=(6, 2))}
+    seen["z"][4] = np.nan
+    stream = vfe.Batches([{n: a[i : i + 2] for n, a in seen.items()} for i in (0, 2, 4)])
+    options = {**OPTIONS, "belief": vfe.Laplace, "optimiser": optax.sgd(0.0), "rtol": 1e-12, "atol": 1e-12}
+    learned = vfe.learn(model, stream, epochs=1, **options)
+    wanted = normal_energy(seen["z"], 0.0, 1.0).sum(1) + normal_energy(seen["x"], seen["z"], 0.25).sum(1)
+    wanted[4] = gaussian_energy(seen["x"][4], np.zeros(2), np.ones((2, 2)) + 0.25 * np.eye(2))
+    assert_close(learned.free_energy.total, wanted, 1e-9)
+    # What one process of several does where the values are missing in the share of another.
+    whole = {n: a[:2] for n, a in seen.items()}
+    assert set(examine(model, whole)[0].masks) == set()
+    asked, _ = examine(model, whole, incomplete={"z"})
+    assert asked.masks["z"].all()
+    assert asked.hidden == ("z",)
 
 
 traced = 0

@@ -233,8 +233,7 @@ def _admit(info: NodeInfo, raw: Any) -> tuple[Any, Any]:
         if numbers is not None and np.isinf(numbers).any():
             raise ValueError(
                 f"{where}: values beyond {jnp.finfo(precision).max:.3g} are infinite in {precision}; "
-                "rescale "
-                "the data, or set jax_enable_x64."
+                "rescale the data, or set jax_enable_x64."
             )
         present = None if numbers is None else (numbers if mask is None else numbers[np.asarray(mask)])
         if present is not None and present.size:

@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 
 NEW_PASS = json.dumps("a new pass")
+UNKNOWN = (
+    "learn: resume=True wants to know where the data were, and the iterable does not say; wanted "
+    "state_dict() and load_state_dict(state) on the iterable, or get_state() and set_state(state) on its "
+    "iterator. An indexable source (vfe.Rows, or anything with len() and items by number) can always be "
+    "resumed."
+)
 
 
 class Cursor:
@@ -32,14 +38,7 @@ class Cursor:
             return iter(self.iterable)
         found = iter(self.iterable)
         if not _has(found, "get_state", "set_state"):
-            raise ValueError(
-                "learn: resume=True wants to know where the data were, and a "
-                f"{type(self.iterable).__name__} "
-                "does not say: wanted state_dict() and load_state_dict(state) on the iterable, or "
-                "get_state() and set_state(state) on its iterator. An indexable source (vfe.Rows, or "
-                "anything "
-                "with len() and items by number) can always be resumed."
-            )
+            raise ValueError(UNKNOWN)
         if text != NEW_PASS:
             found.set_state(decoded(text))
         return found
@@ -90,8 +89,7 @@ def _marked(state: Any) -> Any:
             return {"array": [data, array.dtype.str, list(array.shape)]}
     raise TypeError(
         f"learn: the state of the iterable holds a {type(state).__name__}; a checkpoint holds numbers, "
-        "text, "
-        "bytes, arrays, and lists, tuples and dictionaries of them."
+        "text, bytes, arrays, and lists, tuples and dictionaries of them."
     )
 
 

@@ -156,8 +156,7 @@ class Streamed(AbstractFeed):
                     return
                 batch = self._anew(
                     f"gave nothing in epoch {epoch + 1}: it has come to its end. Give something that can "
-                    "be "
-                    "iterated again (a loader, or vfe.Batches of a list), or ask for fewer epochs"
+                    "be iterated again (a loader, or vfe.Batches of a list), or ask for fewer epochs"
                 )
             yield batch
             number += 1
@@ -221,7 +220,8 @@ class Door:
         if found is None:
             return None
         incomplete = {name for each in said for name in each["incomplete"]}
-        if incomplete != set(found.masks):
+        if arrays is not None and incomplete != set(found.masks):
+            # Where values are missing in the share of one process, all must run the same program.
             found, _ = examine(self.model, arrays, incomplete=incomplete)
         size = rows // steps * self.placement.processes
         host = jax.tree.map(
@@ -237,14 +237,13 @@ class Door:
         if len(lead) != 1:
             raise ValueError(
                 f"learn: got arrays with the leading axes {lead}; wanted one, over the observations. The "
-                "items "
-                "of an indexable source are single observations; minibatches go into vfe.Batches(...)."
+                "items of an indexable source are single observations; minibatches go into "
+                "vfe.Batches(...)."
             )
         if set(found.observed) != self.names:
             raise ValueError(
                 f"learn: got values for {sorted(found.observed)}, and {sorted(self.names)} in the "
-                "beginning; "
-                "wanted the same nodes in every minibatch."
+                "beginning; wanted the same nodes in every minibatch."
             )
         return found, lead[0]
 
@@ -266,8 +265,7 @@ def open_feed(
         if size is None:
             raise ValueError(
                 f"learn: the data are a source of {reader.count} observations; say how many are on the "
-                "device "
-                "at once: batch_size=..."
+                "device at once: batch_size=..."
             )
         check_size(size, reader.count)
         placement.check_batch(size)
@@ -275,8 +273,7 @@ def open_feed(
         if len(lead) != 1:
             raise ValueError(
                 f"learn: the items of the source have leading axes, {lead[1:]}; wanted single "
-                "observations. A "
-                "list of minibatches goes into vfe.Batches(...)."
+                "observations. A list of minibatches goes into vfe.Batches(...)."
             )
         feed: Indexed | Streamed = Indexed(sample, reader, size, key, placement)
     elif isinstance(observed, Iterable):
@@ -290,15 +287,13 @@ def open_feed(
     else:
         raise TypeError(
             f"learn: got a {type(observed).__name__} for the data; wanted a dictionary of arrays, an "
-            "indexable "
-            "source (len() and items by number), or an iterable of minibatches."
+            "indexable source (len() and items by number), or an iterable of minibatches."
         )
     shared = [*feed.conditioned.common, *(n for n in feed.conditioned.hidden if model.describe(n).shared)]
     if shared:
         raise ValueError(
             f"learn: the nodes {shared} are shared by all observations, which are then needed as arrays; "
-            "give a "
-            "dictionary of arrays."
+            "give a dictionary of arrays."
         )
     return feed
 

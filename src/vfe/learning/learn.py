@@ -141,9 +141,8 @@ def learn(
         raise ValueError("learn: resume=True wants checkpoint=, the folder to go on from.")
     if validation is not None and not isinstance(validation, Mapping):
         raise TypeError(
-            f"learn: validation is a {type(validation).__name__}; wanted a dictionary of arrays, "
-            "whatever the "
-            "data to learn from are."
+            f"learn: validation is a {type(validation).__name__}; wanted a dictionary of arrays, whatever "
+            "the data to learn from are."
         )
     start_key, order_key, step_key = jax.random.split(key, 3)
     folder = None if checkpoint is None else Checkpoint(Path(checkpoint), placement)

@@ -36,8 +36,8 @@ class Placement:
             if jax.process_count() > 1:
                 raise ValueError(
                     f"learn: this is one of {jax.process_count()} processes; write devices=jax.devices() "
-                    "to "
-                    "learn one model together, or devices=jax.local_devices() to learn in this one alone."
+                    "to learn one model together, or devices=jax.local_devices() to learn in this one "
+                    "alone."
                 )
             return ALONE
         found = list(devices)
@@ -52,9 +52,8 @@ class Placement:
         ):
             raise ValueError(
                 "learn: devices= wants those of this process (jax.local_devices()), or equally many of "
-                "every "
-                f"process (jax.devices()); got {[here.count(p) for p in range(jax.process_count())]} by "
-                "process."
+                "every process (jax.devices()); got "
+                f"{[here.count(p) for p in range(jax.process_count())]} by process."
             )
         return Placement(Mesh(np.asarray(found), (AXIS,), axis_types=(AxisType.Auto,)))
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from vfe.learning.cursor import UNKNOWN
 from vfe.learning.parallel import Placement
 
 
@@ -136,11 +137,5 @@ def cursor_for(found: dict[str, Any] | None, placement: Placement) -> str | None
         )
     mine = cursors[jax.process_index() if placement.processes > 1 else 0]
     if mine is None:
-        raise ValueError(
-            "learn: resume=True wants to know where the data were, and the iterable did not say: wanted "
-            "state_dict() and load_state_dict(state) on the iterable, or get_state() and "
-            "set_state(state) on "
-            "its iterator. An indexable source (vfe.Rows, or anything with len() and items by number) can "
-            "always be resumed."
-        )
+        raise ValueError(UNKNOWN)
     return mine

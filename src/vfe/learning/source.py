@@ -99,8 +99,7 @@ class Reader:
             if got != wanted:
                 raise ValueError(
                     f"learn: asked for {len(index)} items, the source gave {name!r} of shape {got[0]}; "
-                    "wanted "
-                    f"{wanted[0]}, as its first item says."
+                    f"wanted {wanted[0]}, as its first item says."
                 )
         return found
 
@@ -112,8 +111,7 @@ class Reader:
                 if got != self.shapes[name]:
                     raise ValueError(
                         f"learn: item {i} of the source has {name!r} of shape {got[0]}, and item 0 of "
-                        "shape "
-                        f"{self.shapes[name][0]}; wanted the same shape in every item."
+                        f"shape {self.shapes[name][0]}; wanted the same shape in every item."
                     )
         return {name: _each(lambda *a: np.stack(a), *[item[name] for item in items]) for name in self.first}
 

@@ -73,8 +73,8 @@ compiled = {}
 def noted(name, function):
     def called(*arguments):
         if name not in compiled:
-            compiled[name] = function.lower(*arguments).compile().compiled.as_text()
-        return function(*arguments)
+            compiled[name] = function.lower(*arguments).compile()
+        return compiled[name](*arguments)
     return called
 
 for name in ("steps", "steps_on"):
@@ -88,7 +88,7 @@ try:
     vfe.learn(network(), seen(), **{**options, "batch_size": 12})
 except ValueError as error:
     found["error"] = str(error)
-np.savez(sys.argv[1], **found, **compiled)
+np.savez(sys.argv[1], **found, **{n: c.compiled.as_text() for n, c in compiled.items()})
 """
 
 

@@ -120,8 +120,10 @@ class Streamed(AbstractFeed):
     def __init__(self, stream: Batches, model: Model, placement: Placement, start: str | None):
         self.stream = stream
         self.state = Cursor(stream.iterable)
+        # What says where it is by itself must say so before a pass begins, which may draw an order.
+        self.here = self.state.tell(None) if start is None and self.state.by_iterable else start
         self.running: Any = self.state.open(start)
-        self.here = start if start is not None else self.state.tell(self.running)
+        self.here = self.state.tell(self.running) if self.here is None else self.here
         # The first minibatch says what is observed; it is handed out when the first epoch begins.
         self.ahead = self._take()
         if self.ahead is None:
@@ -171,8 +173,7 @@ class Streamed(AbstractFeed):
         elif not isinstance(found, Mapping):
             raise TypeError(
                 f"learn: the iterable gave a {type(found).__name__}; wanted minibatches as mappings from "
-                "node "
-                'names to arrays, such as {"x": x, "y": y}.'
+                'node names to arrays, such as {"x": x, "y": y}.'
             )
         return found
 

@@ -122,8 +122,7 @@ class Reader:
         if not isinstance(found, Mapping):
             raise TypeError(
                 f"learn: {what} of the source is a {type(found).__name__}; wanted a mapping from node "
-                "names "
-                'to arrays, such as {"x": x[i], "y": y[i]}.'
+                'names to arrays, such as {"x": x[i], "y": y[i]}.'
             )
         names = set(self.first) if hasattr(self, "first") else set(found)
         if set(found) != names:

@@ -44,10 +44,12 @@ from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
 from vfe.hierarchy import hierarchy
 from vfe.learning import (
+    Batches,
     Contrast,
     ExpectationMaximisation,
     Learned,
     ParameterUncertainty,
+    Rows,
     StochasticTrace,
     TotalDerivative,
     attend,
@@ -81,6 +83,7 @@ __all__ = [
     "Amortised",
     "Anderson",
     "AnnealedImportanceSampling",
+    "Batches",
     "Categorical",
     "Chain",
     "Comparison",
@@ -120,6 +123,7 @@ __all__ = [
     "Particles",
     "Percept",
     "Point",
+    "Rows",
     "Status",
     "StochasticTrace",
     "Table",

@@ -5,8 +5,8 @@ a `Conditioned`: data are checked, NaN becomes a mask, nodes are sorted into obs
 hidden values get unconstrained coordinates.
 """
 
-from vfe.conditioning.door import Masked, condition, masked
+from vfe.conditioning.door import Masked, condition, examine, masked
 from vfe.conditioning.layout import Layout, Slot
 from vfe.conditioning.posterior import Conditioned, Energies, outer
 
-__all__ = ["Conditioned", "Energies", "Layout", "Masked", "Slot", "condition", "masked", "outer"]
+__all__ = ["Conditioned", "Energies", "Layout", "Masked", "Slot", "condition", "examine", "masked", "outer"]

@@ -1,6 +1,7 @@
 """The door of the library: data are checked, NaN becomes a mask, nodes are sorted into seen and hidden."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -47,18 +48,36 @@ def condition(
     **Raises:** `ValueError` for unknown nodes, missing inputs, wrong shapes, types or values, empty
     data, infinities, and nodes that cannot be hidden; each names the node.
     """
+    found, batch = examine(model, observed, weight=weight)
+    observed, masks, common = jax.tree.map(jnp.asarray, (found.observed, found.masks, found.common))
+    return dataclasses.replace(found, observed=observed, masks=masks, common=common), batch
+
+
+def examine(
+    model: Model,
+    observed: Mapping[str, Any],
+    *,
+    weight: float | Array = 1.0,
+    incomplete: Collection[str] = (),
+) -> tuple[Conditioned, tuple[int, ...]]:
+    """`condition`, with NumPy arrays left on the host: checked there, for a caller to place.
+
+    **Arguments:** `incomplete`: nodes that get a mask even where every value is present.
+    """
     if not isinstance(model, Model):
         raise TypeError(f"got a {type(model).__name__} for the model; wanted a vfe.Model.")
     if not isinstance(observed, Mapping):
         raise TypeError(f'observed is a {type(observed).__name__}; wanted a dictionary such as {{"x": x}}.')
-    arrays: dict[str, Array] = {}
-    masks: dict[str, Array] = {}
+    arrays: dict[str, Any] = {}
+    masks: dict[str, Any] = {}
     for name, raw in observed.items():
         if name in model.plates:
             arrays[name] = _index(name, raw, model.plates[name])
             continue
         info = model.describe(name)
         arrays[name], mask = _admit(info, raw)
+        if mask is None and name in incomplete:
+            mask = np.ones(jnp.shape(arrays[name]), bool)
         if mask is not None:
             masks[name] = mask
     inputs = [i.name for i in model.info if i.given and i.name not in arrays]
@@ -133,12 +152,12 @@ def _can_be_hidden(info: NodeInfo, partial: bool) -> None:
         raise ValueError(f"node {info.name!r} is shared and has missing elements.")
 
 
-def _numbers(array: Array) -> np.ndarray | None:
+def _numbers(array: Any) -> np.ndarray | None:
     return None if isinstance(array, Tracer) else np.asarray(array)
 
 
-def _index(name: str, raw: Any, size: int) -> Array:
-    array = jnp.asarray(raw)
+def _index(name: str, raw: Any, size: int) -> Any:
+    array = raw if isinstance(raw, jax.Array) else np.asarray(raw)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"plate {name!r}: got type {array.dtype}; wanted integers 0 … {size - 1}.")
     numbers = _numbers(array)
@@ -149,28 +168,27 @@ def _index(name: str, raw: Any, size: int) -> Array:
     return array
 
 
-def _admit(info: NodeInfo, raw: Any) -> tuple[Array, Array | None]:
-    """A clean array and a mask (None where everything is present), or an error with the node's name."""
+def _admit(info: NodeInfo, raw: Any) -> tuple[Any, Any]:
+    """A clean array and a mask (None where everything is present), or an error with the node's name.
+
+    What JAX holds stays there; everything else is checked as a NumPy array, without a visit to a device.
+    """
     mask = None
     where = f"node {info.name!r} (parents: {list(info.parents)})"
     if isinstance(raw, Masked):
-        mask = jnp.asarray(raw.present, bool)
+        mask = raw.present if isinstance(raw.present, jax.Array) else np.asarray(raw.present, bool)
         raw = raw.values
     try:
-        if not isinstance(raw, jax.Array):
-            raw = np.asarray(raw)
-            if raw.dtype.kind not in "buif":
-                raise TypeError(f"type {raw.dtype}")
-        array = jnp.asarray(raw)
-        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        array = raw if isinstance(raw, jax.Array) else np.asarray(raw)
+        if array.dtype != bool and not any(
+            jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating)
+        ):
             raise TypeError(f"type {array.dtype}")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: got data of {error}; wanted an array of numbers.") from None
-    if jnp.issubdtype(array.dtype, jnp.floating) and isinstance(raw, np.ndarray):
-        numbers: np.ndarray | None = raw
-    else:
-        numbers = _numbers(array)
-    if numbers is not None and numbers.dtype.kind == "f":
+    xp: Any = jnp if isinstance(array, jax.Array) or isinstance(mask, jax.Array) else np
+    numbers = _numbers(array)
+    if numbers is not None and jnp.issubdtype(numbers.dtype, jnp.floating):
         missing = np.isnan(numbers)
         hidden_inf = np.isinf(numbers) if mask is None else np.isinf(numbers) & np.asarray(mask)
         if hidden_inf.any():
@@ -180,11 +198,10 @@ def _admit(info: NodeInfo, raw: Any) -> tuple[Array, Array | None]:
             )
         if missing.any():
             mask = ~missing if mask is None else np.asarray(mask) & ~missing
-            mask = jnp.asarray(mask)
     if mask is not None and _numbers(mask) is not None and np.asarray(mask).all():
         mask = None
     if mask is not None:
-        array = jnp.where(mask, array, jnp.zeros((), array.dtype))
+        array = xp.where(mask, array, xp.zeros((), array.dtype))
         if info.given:
             raise ValueError(f"{where}: a given node has missing values; inputs must be known.")
     numbers = _numbers(array)
@@ -209,7 +226,16 @@ def _admit(info: NodeInfo, raw: Any) -> tuple[Array, Array | None]:
                     f"{'' if limit is None else limit}."
                 )
     else:
-        array = array.astype(float)
+        precision = jnp.result_type(float)
+        with np.errstate(over="ignore"):
+            array = array.astype(precision)
+        numbers = _numbers(array)
+        if numbers is not None and np.isinf(numbers).any():
+            raise ValueError(
+                f"{where}: values beyond {jnp.finfo(precision).max:.3g} are infinite in {precision}; "
+                "rescale the data, or set jax_enable_x64."
+            )
+        present = None if numbers is None else (numbers if mask is None else numbers[np.asarray(mask)])
         if present is not None and present.size:
             low, high = info.support.lower, info.support.upper
             bad = (info.support.kind == "positive" and (present <= low).any()) or (

@@ -5,13 +5,16 @@ from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.learn import learn
 from vfe.learning.learned import Learned
+from vfe.learning.source import Batches, Rows
 from vfe.learning.uncertainty import ParameterUncertainty, parameter_uncertainty
 
 __all__ = [
+    "Batches",
     "Contrast",
     "ExpectationMaximisation",
     "Learned",
     "ParameterUncertainty",
+    "Rows",
     "StochasticTrace",
     "TotalDerivative",
     "attend",

@@ -1,6 +1,5 @@
 """attend: learn the precisions alone."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from vfe.learning.learn import learn
@@ -10,7 +9,7 @@ from vfe.model import Model
 
 
 def attend(
-    model: Model, observed: Mapping[str, Any], *, nodes: tuple[str, ...] | str | None = None, **options: Any
+    model: Model, observed: Any, *, nodes: tuple[str, ...] | str | None = None, **options: Any
 ) -> Learned:
     """Learn how much each prediction error counts: descend F over the precisions alone.
 

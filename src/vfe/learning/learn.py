@@ -1,14 +1,13 @@
 """learn: minimise F over the parameters of a model, beliefs following along."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
@@ -17,13 +16,27 @@ from vfe.conditioning import Conditioned, condition
 from vfe.expectation import AbstractExpectation
 from vfe.free_energy import FreeEnergy
 from vfe.learning.contrast import Contrast
+from vfe.learning.course import Course
+from vfe.learning.feed import AbstractFeed, Resident, open_feed
 from vfe.learning.gradient import ExpectationMaximisation, StochasticTrace, TotalDerivative
-from vfe.learning.history import record, stack
+from vfe.learning.history import stack
 from vfe.learning.learned import Learned
+from vfe.learning.parallel import Placement
+from vfe.learning.resume import Checkpoint, Settled, cursor_for
 from vfe.learning.shared import refuse_minibatches
-from vfe.learning.step import Plan, remembered, steps, watch_step
-from vfe.learning.store import batches, count_of, first_store, gather, given_store, in_groups
-from vfe.learning.trainable import joined, refuse_point_precisions, split, trainable, with_encoder
+from vfe.learning.sound import check_weights
+from vfe.learning.source import is_source
+from vfe.learning.step import Plan
+from vfe.learning.store import count_of, first_store, given_store
+from vfe.learning.trainable import (
+    encoder_of,
+    is_amortised,
+    joined,
+    refuse_point_precisions,
+    split,
+    trainable,
+    with_encoder,
+)
 from vfe.model import Model
 from vfe.perception.langevin import Langevin
 from vfe.perception.perceive import Settings, default_family, family_of
@@ -37,7 +50,7 @@ def default_optimiser() -> optax.GradientTransformation:
 
 def learn(
     model: Model,
-    observed: Mapping[str, Any],
+    observed: Any,
     *,
     epochs: int = 10,
     batch_size: int | None = None,
@@ -59,6 +72,7 @@ def learn(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1,
     resume: bool = False,
+    devices: Sequence[Any] | None = None,
     callback: Callable[[int, dict[str, Any], Model], Any] | None = None,
     progress: bool = False,
 ) -> Learned:
@@ -75,8 +89,13 @@ def learn(
 
     **Arguments:**
 
-    - `observed`: as in `vfe.perceive`; `batch_size`: observations per step (all by default). The
-      order is a function of `key` and the epoch.
+    - `observed`: arrays, as in `vfe.perceive`, which the device holds whole; or an indexable source
+      (`vfe.Rows`, or anything with `len()` whose items, by number, are mappings from node names to
+      arrays), read minibatch by minibatch; or an iterable of minibatches (mappings), taken as they come
+      (`vfe.Batches`). The last two keep no beliefs: they want `keep_beliefs=False` or `vfe.Amortised`.
+    - `batch_size`: observations per step (all by default; a source wants it said, an iterable says it
+      itself). The order is a function of `key` and the epoch, the same for arrays and for a source. An
+      epoch of an iterable is one pass through it, or `per_epoch` minibatches of a `vfe.Batches`.
     - `belief`, `solver`, `expectation`, `rtol`, `atol`: as in `vfe.perceive` (a belief to start from
       may be that of an earlier `Learned`); `perception_steps` at each visit, then `parameter_steps` of
       `optimiser` (an optax transformation; Adam by default).
@@ -85,15 +104,21 @@ def learn(
     - `where`: picks the leaves to learn (see `trainable`); `gradient`: `vfe.ExpectationMaximisation()`
       (default), `vfe.StochasticTrace()` (cheaper for networks) or `vfe.TotalDerivative()`.
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
-      version of one observation's arrays at each visit; `validation`: data on which beliefs, but not
+      version of one observation's arrays at each visit; `validation`: arrays on which beliefs, but not
       parameters, follow, to watch F on what is not learned from.
-    - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine.
-      `callback(epoch, numbers, model)`: stops learning by returning True. `progress`: a bar with F.
+    - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine (an
+      iterable must then say where it is, by `state_dict` and `load_state_dict`, or by `get_state` and
+      `set_state` of its iterator). `callback(epoch, numbers, model)`: stops learning by returning True.
+      `progress`: a bar with F.
+    - `devices`: those that share the observations of a minibatch, such as `jax.devices()`; of several
+      processes (`jax.distributed`) each reads its share of a source, or of an iterable brings its own, and
+      the first one writes the checkpoints. By default JAX's default device.
 
     **Returns:** `Learned`: the model, the beliefs, and F by level and epoch.
 
     **Raises:** `ValueError` for data or settings that do not fit, and for hidden precisions learned
-    under `vfe.Point`.
+    under `vfe.Point`; `DivergenceError` where F or a parameter becomes NaN or infinite, naming the node,
+    the epoch and the minibatch; `ConnectionError` where another process has gone.
 
     **Example:**
     ```python
@@ -105,28 +130,53 @@ def learn(
     """
     key = jax.random.key(0) if key is None else key
     _check_kinds(gradient, optimiser, where)
+    placement = Placement.of(devices)
     given, belief = (belief, family_of(belief)) if isinstance(belief, AbstractBelief) else (None, belief)
-    conditioned, family, labels = _prepare(model, observed, belief, solver, contrast)
-    spec = trainable(model, where)
-    refuse_point_precisions(conditioned, family, spec)
-    if family is Particles or isinstance(solver, Langevin):
-        raise ValueError("learn: Particles have no F to descend; use a Gaussian or Laplace belief.")
     if epochs < 1 or perception_steps < 1 or parameter_steps < 1:
         raise ValueError(
             f"learn: epochs={epochs}, perception_steps={perception_steps} and parameter_steps="
             f"{parameter_steps} must be at least 1."
         )
-    count = count_of(conditioned)
-    batch_size = count if batch_size is None else int(batch_size)
-    if not 1 <= batch_size <= count:
-        raise ValueError(f"learn: batch_size={batch_size}; wanted 1 … {count} (the observations).")
+    if resume and checkpoint is None:
+        raise ValueError("learn: resume=True wants checkpoint=, the folder to go on from.")
+    if validation is not None and not isinstance(validation, Mapping):
+        raise TypeError(
+            f"learn: validation is a {type(validation).__name__}; wanted a dictionary of arrays, whatever "
+            "the data to learn from are."
+        )
+    start_key, order_key, step_key = jax.random.split(key, 3)
+    folder = None if checkpoint is None else Checkpoint(Path(checkpoint), placement)
+    found = folder.metadata() if folder is not None and resume else None
+    feed: AbstractFeed
+    if isinstance(observed, Mapping):
+        conditioned, family, labels = _prepare(model, observed, belief, solver, contrast)
+        batch_size = count_of(conditioned) if batch_size is None else int(batch_size)
+        feed = Resident(conditioned, labels, batch_size, order_key, placement)
+    else:
+        _refuse_single_observations(given, contrast)
+
+        def opened() -> AbstractFeed:
+            start = None if is_source(observed) else cursor_for(found, placement)
+            return open_feed(model, observed, batch_size, order_key, placement, start)
+
+        feed = placement.in_all(opened)
+        conditioned, labels = feed.conditioned, None
+        family = default_family(conditioned, solver) if belief is None else belief
+        _refuse_kept_beliefs(keep_beliefs, family, observed)
+    if folder is not None:
+        folder.settle(key, batch_size, found)
+    spec = trainable(model, where)
+    refuse_point_precisions(conditioned, family, spec)
+    if family is Particles or isinstance(solver, Langevin):
+        raise ValueError("learn: Particles have no F to descend; use a Gaussian or Laplace belief.")
     if conditioned.repeats is not None and (contrast is not None or augment is not None):
         raise ValueError(
             "learn: latents are shared by all observations, and contrast= and augment= are about "
             "observations on their own; leave them out."
         )
-    if conditioned.repeats is not None and batch_size != count:
+    if conditioned.repeats is not None and batch_size != feed.count:
         refuse_minibatches(conditioned, family, solver, gradient)
+    check_weights(model, encoder_of(family))
     plan = Plan(
         with_encoder(family, None),
         solver,
@@ -136,114 +186,75 @@ def learn(
         default_optimiser() if optimiser is None else optimiser,
         parameter_steps,
         augment,
-        count,
+        feed.count,
         keep_beliefs,
+        placement,
     )
     learned, fixed = split(model, spec, family)
-    start_key, order_key, step_key = jax.random.split(key, 3)
-    state: dict[str, Any] = {
-        "learned": learned,
-        "optimiser": plan.optimiser.init(learned),
-        "store": _initial(
+    state: dict[str, Any] = {"learned": learned, "optimiser": plan.optimiser.init(learned), "store": None}
+    if isinstance(observed, Mapping):
+        state["store"] = _initial(
             keep_beliefs, given, conditioned, observed, model, family, contrast, start_key, labels
-        ),
-    }
-    if given is not None and conditioned.repeats is not None:
-        # A belief to start from counts as one pass over the data, not as nothing.
-        state["store"]["visits"] = jnp.asarray(float(-(-count // batch_size)))
+        )
+        if given is not None and conditioned.repeats is not None and batch_size is not None:
+            # A belief to start from counts as one pass over the data, not as nothing.
+            state["store"]["visits"] = jnp.asarray(float(-(-count_of(conditioned) // batch_size)))
     watch = None
     if validation is not None:
         seen, _, val_labels = _prepare(model, validation, belief, solver, contrast)
-        watch = (seen, val_labels)
         state["validation"] = first_store(
             seen, family, None, start_key, val_labels, contrast and contrast.node
         )
-    rows: list[dict[str, Any]] = []
-    val_rows: list[dict[str, Any]] = []
-    done = 0
-    if checkpoint is not None and resume:
-        done, state, rows, val_rows = _restore(Path(checkpoint), state)
-    if resume and checkpoint is None:
-        raise ValueError("learn: resume=True wants checkpoint=, the folder to go on from.")
-    last: FreeEnergy | None = None
-    failed = 0
+        watch = placement.put((seen, val_labels))
+    now = Settled(0, state, [], [], placement.exchanged(feed.cursor()))
+    if folder is not None and found is not None:
+        now = folder.load(state, found)
+    now = dataclasses.replace(now, state=placement.put(now.state))
+    course = Course(plan, feed, placement.put(fixed), watch, step_key, folder)
+    bar = _bar(epochs, now.done, progress)
     status = "all epochs done"
-    bar = _bar(epochs, done, progress)
-    # What a checkpoint may hold: the state between two epochs, never one in the middle.
-    settled = (done, state, list(rows), list(val_rows))
     try:
-        for epoch in range(done, epochs):
-            order = jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
-            on = contrast is not None and epoch >= contrast.delay * epochs
-            pieces, indices, failed = [], [], 0
-            here = jax.random.fold_in(step_key, epoch)
-            learning = {n: v for n, v in state.items() if n != "validation"}
-            number = 0
-            for index in in_groups(batches(np.asarray(order), batch_size)):
-                learning, free_energy, bad = steps(
-                    plan,
-                    learning,
-                    fixed,
-                    conditioned,
-                    labels,
-                    jnp.asarray(index),
-                    here,
-                    jnp.asarray(number),
-                    jnp.asarray(on),
-                )
-                # One group at a time: a queue of asynchronous steps gains nothing on a busy device, and
-                # an interrupt would have to wait for all of it.
-                failed += int(bad)
-                found = jax.device_get(free_energy)
-                pieces += [jax.tree.map(lambda a, i=i: a[i], found) for i in range(len(index))]
-                indices += list(index)
-                number += len(index)
-            state = {**state, **learning}
-            last = gather(pieces, np.concatenate(indices), conditioned)
-            rows.append(record(last, count))
-            if watch is not None:
-                seen, val_labels = watch
-                held = jax.random.fold_in(jax.random.fold_in(step_key, epoch), 2**30)
-                watched, val_energy = watch_step(
-                    plan, state["learned"], fixed, seen, val_labels, state["validation"], held
-                )
-                state = {**state, "validation": watched}
-                val_rows.append(record(val_energy, count_of(seen)))
-            done = epoch + 1
-            bar.update(done, rows[-1]["total"])
-            settled = (done, state, list(rows), list(val_rows))
-            if checkpoint is not None and (done % checkpoint_every == 0 or done == epochs):
-                _save(Path(checkpoint), *settled)
+        while now.done < epochs:
+            now = course.epoch(now, epochs)
+            bar.update(now.done, now.rows[-1]["total"])
+            if folder is not None and (now.done % checkpoint_every == 0 or now.done == epochs):
+                folder.save(now)
             if callback is not None and callback(
-                done, rows[-1], joined(state["learned"], fixed, family)[0]
+                now.done, now.rows[-1], joined(placement.plain(now.state["learned"]), fixed, family)[0]
             ):
-                status = f"stopped by the callback after epoch {done}"
+                status = f"stopped by the callback after epoch {now.done}"
                 break
+        last = course.last if course.last is not None else course.measured(now)
     except KeyboardInterrupt:
-        if checkpoint is not None:
-            _save(Path(checkpoint), *settled)
+        # What a checkpoint may hold: the state between two epochs, never one in the middle.
+        if folder is not None:
+            folder.save(now)
         raise
+    except Exception as error:
+        if not placement.lost(error):
+            raise
+        left = "" if folder is None else f" {folder.sentence}"
+        raise ConnectionError(
+            f"learn: another process of this run has ended or cannot be reached ({error}).{left}"
+        ) from error
     finally:
         bar.close()
-    history = stack(rows, list(range(1, len(rows) + 1)))
-    if val_rows:
-        history["validation"] = stack(val_rows, list(range(1, len(val_rows) + 1)))
+    history = stack(now.rows, list(range(1, len(now.rows) + 1)))
+    if now.validation_rows:
+        history["validation"] = stack(now.validation_rows, list(range(1, len(now.validation_rows) + 1)))
+    state = placement.plain(now.state)
     model, family = joined(state["learned"], fixed, family)
-    store = state["store"]
-    if last is None:
-        # Nothing was left to do: F of what was found before.
-        last = remembered(plan, state, fixed, conditioned, labels, step_key)
     final: FreeEnergy = jax.tree.map(jnp.asarray, last)
     return Learned(
         model,
         family,
-        None if store is None else store.get("belief"),
+        None if state["store"] is None else state["store"].get("belief"),
         final,
         history,
         final.kind.value,
-        done,
+        now.done,
         status,
-        failed,
+        course.failed,
     )
 
 
@@ -268,6 +279,23 @@ def _initial(
     if given is None:
         return first_store(conditioned, family, contrast, key, labels)
     return given_store(given, conditioned, observed, model, contrast)
+
+
+def _refuse_single_observations(given: AbstractBelief | None, contrast: Contrast | None) -> None:
+    if given is not None or contrast is not None:
+        raise ValueError(
+            "learn: a belief to start from and a contrast between labels go with single observations, "
+            "which are then needed as arrays; give a dictionary of arrays, or leave them out."
+        )
+
+
+def _refuse_kept_beliefs(keep: bool, family: Any, observed: Any) -> None:
+    if keep and not is_amortised(family):
+        raise ValueError(
+            "learn: beliefs are kept of observations that the device holds, and these data are a "
+            f"{type(observed).__name__}; write keep_beliefs=False (every visit starts afresh), take "
+            "belief=vfe.Amortised(...), or give a dictionary of arrays."
+        )
 
 
 def _check_kinds(gradient: Any, optimiser: Any, where: Any) -> None:
@@ -331,21 +359,3 @@ class _bar:
     def close(self) -> None:
         if self.inner is not None:
             self.inner.close()
-
-
-def _save(folder: Path, done: int, state: dict[str, Any], rows: list[Any], val_rows: list[Any]) -> None:
-    from vfe.results.checkpoint import save_checkpoint
-
-    arrays = eqx.filter(state, eqx.is_array)
-    save_checkpoint(folder, done, arrays, {"rows": rows, "validation_rows": val_rows})
-
-
-def _restore(folder: Path, state: dict[str, Any]) -> tuple[int, dict[str, Any], list[Any], list[Any]]:
-    from vfe.results.checkpoint import load_checkpoint
-
-    arrays, rest = eqx.partition(state, eqx.is_array)
-    found = load_checkpoint(folder, arrays)
-    if found is None:
-        return 0, state, [], []
-    done, arrays, metadata = found
-    return done, eqx.combine(arrays, rest), metadata["rows"], metadata["validation_rows"]

@@ -11,11 +11,11 @@ from vfe.model import Model
 class Learned(eqx.Module):
     """What was learned.
 
-    `model`; `belief`: the last beliefs about the training data, flattened to one leading axis (None
-    for amortised ones); `family`: the belief family, with a learned encoder inside where amortised;
-    `history`: arrays over the epochs, in nats per observation; `free_energy`: of the last epoch, per
-    observation in the order of the data, as met during that epoch; `epochs` done; `failed`: visits in
-    the last epoch at which perception found no answer.
+    `model`; `belief`: the last beliefs about the training data, flattened to one leading axis (None for
+    amortised ones, and where none are kept); `family`: the belief family, with a learned encoder inside
+    where amortised; `history`: arrays over the epochs, in nats per observation; `free_energy`: of the last
+    epoch, per observation in the order of the data (of an iterable: as they came), as met during that
+    epoch; `epochs` done; `failed`: visits in the last epoch at which perception found no answer.
     """
 
     model: Model

@@ -14,6 +14,7 @@ from vfe.curvature import flat_errors
 from vfe.free_energy import FreeEnergy, default_expectation, free_energy_at, free_energy_of
 from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import StochasticTrace, TotalDerivative
+from vfe.learning.parallel import ALONE, Placement
 from vfe.learning.shared import blended, narrow, narrowed, settled, widened
 from vfe.learning.store import count_of, put_rows, rows_of
 from vfe.learning.trainable import is_amortised, joined
@@ -26,7 +27,11 @@ from vfe.perception.together import relax
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything that stays the same from step to step, hashable."""
+    """Everything that stays the same from step to step, hashable.
+
+    `whole`: the observations of the data set, None where nobody knows; `keep`: whether beliefs are kept
+    from visit to visit; `placement`: the devices that share a minibatch.
+    """
 
     family: Any
     solver: Any
@@ -36,8 +41,9 @@ class Plan:
     optimiser: Any
     parameter_steps: int
     augment: Any
-    whole: int
+    whole: int | None
     keep: bool
+    placement: Placement = ALONE
 
     @property
     def node(self) -> str:
@@ -122,6 +128,18 @@ def _measure(plan: Plan, c: Conditioned, belief: Any, key: PRNGKeyArray) -> Free
     return free_energy_of(c, belief, expectation, key)
 
 
+class Report(eqx.Module):
+    """What a step says of itself.
+
+    `free_energy`: F before the parameters moved; `answered`: which observations got a belief; `sound`: of
+    every learned array, in the order of `jax.tree.leaves`, whether the step left it finite.
+    """
+
+    free_energy: FreeEnergy
+    answered: Array
+    sound: Array
+
+
 @eqx.filter_jit
 def steps(
     plan: Plan,
@@ -133,55 +151,90 @@ def steps(
     key: PRNGKeyArray,
     first: Array,
     on: Array,
-) -> tuple[dict[str, Any], FreeEnergy, Array]:
-    """Several steps in one call, `indices` (steps, batch): F of each, and how many had no answer.
+) -> tuple[dict[str, Any], Report]:
+    """Several steps in one call on arrays that the device holds, `indices` (steps, batch).
 
     Calling a compiled step costs a few milliseconds, which is more than the step of a small model takes.
     """
+
+    def one(state: dict[str, Any], index: Array, key: PRNGKeyArray) -> tuple[dict[str, Any], Report]:
+        if conditioned.repeats is not None:
+            batch = narrow(conditioned, index)
+        else:
+            batch = dataclasses.replace(
+                conditioned,
+                observed=rows_of(conditioned.observed, index),
+                masks=rows_of(conditioned.masks, index),
+            )
+        chosen = None if labels is None else labels[index]
+        return step(plan, state, fixed, batch, chosen, index, key, on)
+
+    return _one_after_the_other(plan, one, state, indices, key, first)
+
+
+@eqx.filter_jit
+def steps_on(
+    plan: Plan,
+    state: dict[str, Any],
+    fixed: Any,
+    batches: Conditioned,
+    key: PRNGKeyArray,
+    first: Array,
+) -> tuple[dict[str, Any], Report]:
+    """Several steps in one call on minibatches brought for them: observed and masks (steps, batch, …)."""
+
+    def one(state: dict[str, Any], arrays: Any, key: PRNGKeyArray) -> tuple[dict[str, Any], Report]:
+        observed, masks = arrays
+        batch = dataclasses.replace(batches, observed=observed, masks=masks)
+        return step(plan, state, fixed, batch, None, jnp.arange(count_of(batch)), key, jnp.zeros((), bool))
+
+    return _one_after_the_other(plan, one, state, (batches.observed, batches.masks), key, first)
+
+
+def _one_after_the_other(
+    plan: Plan, one: Any, state: dict[str, Any], each: Any, key: PRNGKeyArray, first: Array
+) -> tuple[dict[str, Any], Report]:
     dynamic, static = eqx.partition(state, eqx.is_array)
 
-    def body(dynamic: Any, each: tuple[Array, Array]) -> Any:
-        index, number = each
-        here = jax.random.fold_in(key, number)
-        before = eqx.combine(dynamic, static)
-        after, free_energy, bad = step(plan, before, fixed, conditioned, labels, index, here, on)
-        return eqx.filter(after, eqx.is_array), (free_energy, bad)
+    def body(dynamic: Any, now: Any) -> Any:
+        here, number = now
+        after, report = one(eqx.combine(dynamic, static), here, jax.random.fold_in(key, number))
+        return plan.placement.everywhere(eqx.filter(after, eqx.is_array)), report
 
-    numbers = first + jnp.arange(indices.shape[0])
-    dynamic, (free_energy, bad) = jax.lax.scan(body, dynamic, (indices, numbers))
-    return eqx.combine(dynamic, static), free_energy, bad.sum()
+    numbers = first + jnp.arange(jax.tree.leaves(each)[0].shape[0])
+    dynamic, report = jax.lax.scan(body, dynamic, (each, numbers))
+    return eqx.combine(dynamic, static), plan.placement.everywhere(report)
 
 
 def step(
     plan: Plan,
     state: dict[str, Any],
     fixed: Any,
-    conditioned: Conditioned,
+    batch: Conditioned,
     labels: Array | None,
     index: Array,
     key: PRNGKeyArray,
     on: Array,
-) -> tuple[dict[str, Any], FreeEnergy, Array]:
-    """Perceive a minibatch, then move the parameters; F is that before the parameters moved."""
+) -> tuple[dict[str, Any], Report]:
+    """Perceive a minibatch, then move the parameters.
+
+    `index`: which observations of the whole these are, for what is kept of them.
+    """
     model, family = joined(state["learned"], fixed, plan.family)
-    size = index.shape[0]
-    whole = conditioned.repeats is not None
+    batch = dataclasses.replace(
+        batch,
+        observed=plan.placement.spread(batch.observed),
+        masks=plan.placement.spread(batch.masks),
+    )
+    size = count_of(batch)
+    whole = batch.repeats is not None
     store = state["store"]
-    if whole:
-        batch = narrow(conditioned, index)
-    else:
-        batch = dataclasses.replace(
-            conditioned,
-            observed=rows_of(conditioned.observed, index),
-            masks=rows_of(conditioned.masks, index),
-        )
     perceive_key, measure_key, renew_key, choose_key = jax.random.split(key, 4)
     many = (lambda k: k) if whole else (lambda k: jax.random.split(k, size))
     contrast = plan.contrast
     extra: dict[str, Any] = {}
     if contrast is not None and labels is not None:
-        truth = labels[index]
-        chosen = jax.vmap(contrast.choose)(many(choose_key), truth, store["last"][index])
+        chosen = jax.vmap(contrast.choose)(many(choose_key), labels, store["last"][index])
         old = jax.tree.map(lambda a: a[index[:, None], chosen], store.get("belief"))
 
         def visit_labels(c: Conditioned, k: Any, r: Any, labels: Array, start: Any) -> Any:
@@ -193,7 +246,7 @@ def step(
         visit, extra = visit_labels, {"chosen": chosen}
     else:
         old = None if not store else store["belief"]
-        if old is not None and not (whole and size == count_of(conditioned)):
+        if old is not None and not (whole and size == plan.whole):
             old = (narrowed if whole else rows_of)(old, index)
 
         def visit_one(c: Conditioned, k: Any, r: Any, start: Any) -> Any:
@@ -208,14 +261,14 @@ def step(
     total = not amortised and isinstance(plan.gradient, TotalDerivative)
     if not amortised:
         arguments = (extra["chosen"], old) if contrast is not None else (old,)
-        if together(plan, conditioned):
+        if together(plan, batch):
             fresh = held.over(lambda c, r: _renewed(plan, c, r).observed, many(renew_key))
             belief, good = relax_batch(plan, dataclasses.replace(held, observed=fresh), perceive_key)
         else:
             belief, good = held.over(visit, many(perceive_key), many(renew_key), *arguments)
     if whole and not amortised:
         # What is shared is believed on the strength of all visits, not of this minibatch alone.
-        if size == count_of(conditioned):
+        if size == plan.whole:
             store = {"belief": belief, "visits": store["visits"] + 1}
         else:
             belief = blended(old, belief, store["visits"])
@@ -329,7 +382,11 @@ def step(
         new["store"] = store
     elif store is not None:
         new["store"] = {"belief": put_rows(store["belief"], index, visited)}
-    return new, jax.lax.stop_gradient(free_energy), jnp.sum(~fine)
+    sound = [
+        jnp.all(jnp.isfinite(after) | jnp.isinf(before))
+        for before, after in zip(jax.tree.leaves(state["learned"]), jax.tree.leaves(learned), strict=True)
+    ]
+    return new, Report(jax.lax.stop_gradient(free_energy), fine, jnp.stack(sound))
 
 
 def _like(flags: Array, array: Array) -> Array:
@@ -367,21 +424,21 @@ def watch_step(
             return belief, _measure(plan, c, belief, m)
 
         belief, found = live.over(one, many(one_key), many(two_key), store["belief"], labels)
-        return {"belief": belief}, found
+        return plan.placement.everywhere(({"belief": belief}, found))
     if is_amortised(plan.family):
 
         def encoded(c: Conditioned, k: Any, label: Array | None) -> FreeEnergy:
             c = c if label is None else c.clamp(plan.node, label)
             return _measure(plan, c, _encoded(plan, c, family, k), k)
 
-        return None, live.over(encoded, many(two_key), labels)
+        return None, plan.placement.everywhere(live.over(encoded, many(two_key), labels))
 
     def follow(c: Conditioned, k: Any, m: Any, start: Any) -> Any:
         belief, _ = _visit(plan, c, family, k, start)
         return belief, _measure(plan, c, belief, m)
 
     belief, found = live.over(follow, many(one_key), many(two_key), store["belief"])
-    return {"belief": belief}, found
+    return plan.placement.everywhere(({"belief": belief}, found))
 
 
 @eqx.filter_jit
@@ -409,4 +466,4 @@ def remembered(
             belief = _encoded(plan, c, family, k) if amortised else _visit(plan, c, family, k, None)[0]
         return _measure(plan, c, belief, k)
 
-    return live.over(one, keys, labels, belief)
+    return plan.placement.everywhere(live.over(one, keys, labels, belief))

@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from vfe.beliefs import AbstractBelief
 from vfe.conditioning import Conditioned, condition
-from vfe.free_energy import FreeEnergy, align, leading_axes
+from vfe.free_energy import FreeEnergy, align, leading_axes, same_kind
 from vfe.learning.contrast import Contrast
 from vfe.learning.trainable import is_amortised
 from vfe.model import Model
@@ -36,12 +36,12 @@ def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     return full
 
 
-def in_groups(found: list[np.ndarray]) -> list[np.ndarray]:
-    """The batches in groups of equal number, at most `LARGEST_GROUP`, each (steps, batch).
+def in_groups(found: list[np.ndarray], largest: int = LARGEST_GROUP) -> list[np.ndarray]:
+    """The batches in groups of equal number, at most `largest`, each (steps, batch).
 
     All groups have one shape, so that one step is compiled once.
     """
-    size = max(n for n in range(1, LARGEST_GROUP + 1) if len(found) % n == 0)
+    size = max(n for n in range(1, largest + 1) if len(found) % n == 0)
     return [np.stack(found[i : i + size]) for i in range(0, len(found), size)]
 
 
@@ -119,11 +119,17 @@ def gather(pieces: list[FreeEnergy], order: np.ndarray, conditioned: Conditioned
         return pieces[0]
     _, first = np.unique(order, return_index=True)
     shared = conditioned.shared if conditioned.repeats is not None else ()
+    sizes = [np.shape(next(iter(p.observed.values()))) for p in pieces]
 
     def over_nodes(terms: list[Any]) -> Any:
         if terms[0] is None:
             return None
-        return {n: one([t[n] for t in terms], n in shared) for n in terms[0]}
+        # A node with children is hidden in those minibatches only in which some of it is missing.
+        names = dict.fromkeys(n for t in terms for n in t)
+        return {
+            n: one([t.get(n, np.zeros(s)) for t, s in zip(terms, sizes, strict=True)], n in shared)
+            for n in names
+        }
 
     def one(parts: list[np.ndarray], once: bool) -> np.ndarray:
         if once:
@@ -131,6 +137,7 @@ def gather(pieces: list[FreeEnergy], order: np.ndarray, conditioned: Conditioned
         array = np.concatenate([np.atleast_1d(p) for p in parts])
         return array[first] if array.shape[:1] == order.shape else array[0]
 
+    same_kind(*pieces)
     found = jax.device_get(pieces)
     error: Any = None
     if found[0].error is not None:

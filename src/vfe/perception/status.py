@@ -47,4 +47,4 @@ class Status(enum.IntEnum):
 
 
 class DivergenceError(RuntimeError):
-    """Raised where perception found no answer and `throw=True`."""
+    """Raised where perception found no answer and `throw=True`, and where learning met NaN or infinity."""

@@ -1,12 +1,14 @@
 """The arrays of a pytree, in a folder: no pickle, no code, and checked against what is expected.
 
 `leaves.json` lists every leaf by its path (shape, dtype, plain numbers with their value); `arrays/`
-is an Orbax checkpoint of the arrays. What a pytree is made of (classes, functions) is never stored:
+is an Orbax checkpoint of the arrays, and `checksums.json` the CRC-32 of each, since a flipped bit inside an
+array would else be read as another number. What a pytree is made of (classes, functions) is never stored:
 reading needs a pytree of the same structure.
 """
 
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LEAVES, ARRAYS = "leaves.json", "arrays"
+LEAVES, ARRAYS, CHECKSUMS = "leaves.json", "arrays", "checksums.json"
 MOST_TEXT = 64 * 2**20
 
 
@@ -46,6 +48,7 @@ def write_arrays(folder: Path, tree: Any) -> None:
     for index, (_, leaf) in enumerate(_stored_leaves(tree)):
         if not _is_number(leaf) and np.prod(leaf.shape, dtype=int):  # Orbax refuses empty arrays
             arrays[str(index)] = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    (folder / CHECKSUMS).write_text(json.dumps({n: _checksum(a) for n, a in arrays.items()}))
     if arrays:  # ... and empty trees
         checkpointer = _checkpointer()
         try:
@@ -60,20 +63,28 @@ def read_arrays(folder: Path, like: Any) -> Any:
     **Arguments:** `like`: a pytree of the structure that was stored; its arrays may be
     `jax.ShapeDtypeStruct`s.
 
-    **Raises:** `ValueError` that names the leaf where path, shape or dtype differ, or where the files
-    are damaged.
+    **Raises:** `OtherStructureError` that names the leaves where path, shape or dtype differ; `ValueError`
+    where the files are damaged.
     """
     stored = _listed(folder)
     wanted = _stored_leaves(like)
     expected = describe_leaves(like)
-    for index in range(max(len(stored), len(expected))):
-        _check(folder, *(x[index] if index < len(x) else None for x in (stored, expected)))
+    differences = _differences(stored, expected)
+    if differences:
+        raise OtherStructureError(folder, differences)
     targets = {}
     for index, (_, leaf) in enumerate(wanted):
         if not _is_number(leaf) and np.prod(leaf.shape, dtype=int):
             spec = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
             targets[str(index)] = np.broadcast_to(np.zeros((), spec.dtype), spec.shape)
     arrays = _restore(folder / ARRAYS, targets, [path for path, _ in wanted]) if targets else {}
+    sums = json.loads(read_text(folder / CHECKSUMS)) if targets else {}
+    for number, array in arrays.items():
+        if sums.get(number) != _checksum(array):
+            raise ValueError(
+                f"{folder} is damaged: {wanted[int(number)][0]} is not what was written (its checksum "
+                "differs)."
+            )
     new = [
         _number(entry)
         if _is_number(leaf)
@@ -93,6 +104,10 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}).") from error
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
 
 
 def _stored_leaves(tree: Any) -> list[tuple[str, Any]]:
@@ -145,22 +160,31 @@ def _listed(folder: Path) -> list[dict[str, Any]]:
     return listed
 
 
-def _check(folder: Path, stored: dict[str, Any] | None, wanted: dict[str, Any] | None) -> None:
-    """Refuse a leaf that is not what was stored. The value of a plain number is free."""
-    if stored is None or wanted is None:
-        side, entry = ("lacks", wanted) if stored is None else ("has one more leaf:", stored)
-        raise ValueError(
-            f"{folder} {side} {_say(entry)}; build `like` with the settings that the run had (see "
-            "its config.json)."
-        )
-    if {**stored, "value": 0} != {**wanted, "value": 0}:
-        same = stored["path"] == wanted["path"]
-        hint = ""
-        if same and {stored.get("dtype"), wanted.get("dtype")} == {"float32", "float64"}:
-            hint = " Set jax_enable_x64 as the run had it ('x64' in config.json)."
-        raise ValueError(
-            f"{folder} holds {_say(stored)}, but `like` has {_say(wanted)}; build `like` with the "
-            f"settings that the run had (see its config.json).{hint}"
+def _differences(stored: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> list[str]:
+    """What is not as expected, leaf by leaf, in words. The value of a plain number is free."""
+    there, here = {e["path"]: e for e in stored}, {e["path"]: e for e in wanted}
+    found = [f"has one more leaf: {_say(e)}" for path, e in there.items() if path not in here]
+    found += [f"lacks {_say(e)}" for path, e in here.items() if path not in there]
+    for path in (p for p in there if p in here):
+        if {**there[path], "value": 0} != {**here[path], "value": 0}:
+            hint = ""
+            if {there[path].get("dtype"), here[path].get("dtype")} == {"float32", "float64"}:
+                hint = " (set jax_enable_x64 as the run had it: 'x64' in config.json)"
+            found.append(f"holds {_say(there[path])}, wanted {_say(here[path])}{hint}")
+    if not found and [e["path"] for e in stored] != [e["path"] for e in wanted]:
+        found.append("lists the same leaves in another order")
+    return found
+
+
+class OtherStructureError(ValueError):
+    """What is stored is not of the structure asked for; `differences`: how, leaf by leaf."""
+
+    def __init__(self, folder: Path, differences: list[str]):
+        shown = differences[:5] + ([f"and {len(differences) - 5} more"] if len(differences) > 5 else [])
+        self.differences = shown
+        super().__init__(
+            f"{folder} {'; '.join(shown)}; build `like` with the settings that the run had (see its "
+            "config.json)."
         )
 
 
@@ -172,10 +196,18 @@ def _say(entry: dict[str, Any] | None) -> str:
 
 
 def _checkpointer() -> Any:
-    """Orbax, without its asynchronous part: when `save` returns, everything is written."""
+    """Orbax, without its asynchronous part: when `save` returns, everything is written.
+
+    Of several processes only this one takes part; they may all read, but never wait for each other here.
+    """
     import orbax.checkpoint as ocp
 
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"vfe-{me}"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _restore(folder: Path, targets: dict[str, Any], paths: list[str]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vfe.results.arrays import read_arrays, read_text, write_arrays
+from vfe.results.arrays import OtherStructureError, read_arrays, read_text, write_arrays
 from vfe.results.folders import discard, written_whole
 
 KEPT = 2
@@ -46,9 +46,28 @@ def save_checkpoint(folder: str | Path, step: int, arrays: Any, metadata: Mappin
 def load_checkpoint(folder: str | Path, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
     """The newest complete checkpoint of a folder: (step, pytree, metadata); None where there is none.
 
-    **Raises:** `ValueError` that names the leaf where `like` has another structure.
+    **Raises:** `ValueError` that names the leaves where `like` has another structure.
 
     **Example:** `load_checkpoint("work", like={"w": jnp.zeros(3)})`.
+    """
+    found = peek_checkpoint(folder)
+    if found is None:
+        return None
+    newest = _complete(Path(folder))[-1]
+    try:
+        return found[0], read_arrays(newest / "tree", like), found[1]
+    except OtherStructureError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{newest} is damaged ({error}); remove it to use the one before.") from error
+
+
+def peek_checkpoint(folder: str | Path) -> tuple[int, dict[str, Any]] | None:
+    """Step and metadata of the newest complete checkpoint of a folder; None where there is none.
+
+    **Raises:** `ValueError` where it is damaged.
+
+    **Example:** `peek_checkpoint("work")`.
     """
     complete = _complete(Path(folder))
     if not complete:
@@ -56,10 +75,9 @@ def load_checkpoint(folder: str | Path, like: Any) -> tuple[int, Any, dict[str, 
     newest = complete[-1]
     try:
         found = json.loads(read_text(newest / "checkpoint.json"))
-        step, metadata = int(found["step"]), dict(found["metadata"])
+        return int(found["step"]), dict(found["metadata"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{newest} is damaged ({error}); remove it to use the one before.") from error
-    return step, read_arrays(newest / "tree", like), metadata
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -200,7 +200,7 @@ def run_generative(images: Images, epochs: int | None, asked: int) -> None:
         percept = vfe.perceive(
             model,
             {"x": x},
-            belief=vfe.Enumerated("label", vfe.Laplace),
+            belief=vfe.Enumerated("label", vfe.GaussNewtonLaplace),
             solver=vfe.Anderson(),
             max_steps=300,
             rtol=1e-3,

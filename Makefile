@@ -6,11 +6,12 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-newest lint lock clean
+.PHONY: help demo test test-thorough test-newest lint lock clean
 
 help:
 	@echo 'make demo         install into .venv, then run the digits example'
 	@echo 'make test         install into .venv, then run all tests'
+	@echo 'make test-thorough more cases of what a few test already (minutes)'
 	@echo 'make test-newest  install into .venv-newest with Python 3.13, then run the core tests'
 	@echo 'make lint         check style, format and types'
 	@echo 'make lock         write requirements/*.txt anew (needs Python 3.11 and 3.13)'
@@ -27,14 +28,17 @@ demo: .venv/.installed
 test: .venv/.installed
 	.venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-thorough: .venv/.installed
+	.venv/bin/python -m pytest -n $(WORKERS) -m thorough $(ARGS)
+
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -n $(WORKERS) -m core $(ARGS)
 
 # Keep compiled functions from one run to the next; draw figures without a screen or a home.
-test test-newest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax
-test test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
-test test-newest: export MPLBACKEND = Agg
-test test-newest: export MPLCONFIGDIR = $(CURDIR)/.cache/matplotlib
+test test-thorough test-newest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax
+test test-thorough test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
+test test-thorough test-newest: export MPLBACKEND = Agg
+test test-thorough test-newest: export MPLCONFIGDIR = $(CURDIR)/.cache/matplotlib
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

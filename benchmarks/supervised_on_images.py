@@ -3,9 +3,9 @@
     python benchmarks/supervised_on_images.py --data mnist.npz [--epochs 5] [--batch 128]
         [--layer Dense] [--sizes 256 256] [--ways ...] [--seed 0]
 
-`--data`: an .npz file of images x_train, x_test (uint8) and labels y_train, y_test. Every way starts from the
-same weights with Adam (1e-3) and sees the same number of images; time is that of whole epochs without the
-first one of each way, which compiles. `cost`: in epochs of backpropagation.
+`--data`: an .npz file of images x_train, x_test (uint8) and labels y_train, y_test. Every way starts from
+the same weights with Adam (1e-3) and sees the same number of images; time is the median epoch, without the
+first of each way, which compiles. `cost`: in epochs of backpropagation.
 """
 
 import argparse

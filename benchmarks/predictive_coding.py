@@ -117,9 +117,13 @@ def measure(
     left = {}
     norm = eqx.filter_jit(activity_gradient)
     before = float(norm(c, c.over(lambda one: one.start())))
-    for steps in (1, 2, 3, 4, 6, 8, 12):
-        name = f"Anderson, {steps} steps"
-        run = eqx.filter_jit(lambda c, steps=steps: perceive_and_differentiate(c, vfe.Anderson(), steps))
+    passes = vfe.ErrorCoordinates(direct=0, iterations=3, forcing=1e-3)
+    tried = [("Anderson", vfe.Anderson(), n) for n in (1, 2, 3, 4, 6, 8, 12)]
+    tried += [("Gauss–Newton, 3 CG", passes, n) for n in (1, 2, 4)]
+    tried += [("Gauss–Newton, exact", vfe.ErrorCoordinates(), n) for n in (1, 2, 4)]
+    for title, solver, steps in tried:
+        name = f"{title}, {steps} steps"
+        run = eqx.filter_jit(lambda c, s=solver, n=steps: perceive_and_differentiate(c, s, n))
         functions[name] = lambda run=run: run(c)
         left[name] = float(norm(c, run(c)[1])) / before
     seconds = interleaved(functions, blocks)
@@ -128,11 +132,11 @@ def measure(
         f"\ndepth {depth}, width {width}, batch {batch}, after {trained} steps of training; "
         f"backpropagation {1e3 * statistics.median(base):.2f} ms"
     )
-    print(f"{'':<22}{'left':>10}{'cost':>8}   quartiles")
+    print(f"{'':<30}{'left':>10}{'cost':>8}   quartiles")
     for name, value in left.items():
         ratios = sorted(a / b for a, b in zip(seconds[name], base, strict=True))
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        print(f"{name:<22}{value:>10.1e}{middle:>8.2f}   {low:.2f} – {high:.2f}")
+        print(f"{name:<30}{value:>10.1e}{middle:>8.2f}   {low:.2f} – {high:.2f}")
 
 
 def main() -> None:

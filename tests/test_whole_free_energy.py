@@ -254,6 +254,14 @@ def test_learned_precisions_do_not_collapse(gradient):
     assert float((guess == labels[600:]).mean()) > 0.85
 
 
+def test_too_many_beliefs_to_keep():
+    """Curvatures of a whole data set that would fill the memory are refused before anything is made."""
+    model = supervised(dense([4, 900, 900, 3], key=KEY), inputs=4)
+    seen = {"x": np.zeros((2000, 4)), "y": np.zeros(2000, int)}
+    with pytest.raises(ValueError, match="keep_beliefs=False"):
+        vfe.learn(model, seen, belief=vfe.GaussNewtonLaplace)
+
+
 def plain(scale):
     return vfe.Model(
         z=vfe.gaussian(jnp.zeros(2)),

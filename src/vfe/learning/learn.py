@@ -14,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 from vfe.beliefs import AbstractBelief, Particles
 from vfe.conditioning import Conditioned, condition
 from vfe.expectation import AbstractExpectation
-from vfe.free_energy import FreeEnergy
+from vfe.free_energy import FreeEnergy, is_laplace
 from vfe.learning.contrast import Contrast
 from vfe.learning.course import Course
 from vfe.learning.feed import AbstractFeed, Resident, open_feed
@@ -40,6 +40,9 @@ from vfe.learning.trainable import (
 from vfe.model import Model
 from vfe.perception.langevin import Langevin
 from vfe.perception.perceive import Settings, default_family, family_of
+
+# Eight gigabytes in single precision.
+MOST_KEPT = 2**31
 
 
 @functools.cache
@@ -165,6 +168,8 @@ def learn(
         _refuse_kept_beliefs(keep_beliefs, family, observed)
     if folder is not None:
         folder.settle(key, batch_size, found)
+    if keep_beliefs and isinstance(observed, Mapping):
+        _refuse_large_store(conditioned, family)
     spec = trainable(model, where)
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):
@@ -295,6 +300,16 @@ def _refuse_kept_beliefs(keep: bool, family: Any, observed: Any) -> None:
             "learn: beliefs are kept of observations that the device holds, and these data are a "
             f"{type(observed).__name__}; write keep_beliefs=False (every visit starts afresh), take "
             "belief=vfe.Amortised(...), or give a dictionary of arrays."
+        )
+
+
+def _refuse_large_store(conditioned: Conditioned, family: Any) -> None:
+    size, count = conditioned.layout.size, count_of(conditioned)
+    if conditioned.repeats is None and is_laplace(family) and count * size**2 > MOST_KEPT:
+        raise ValueError(
+            f"learn: {family.__name__} beliefs of {count:,} observations about {size:,} hidden elements "
+            f"would be {count * size**2:,} numbers to keep (at most {MOST_KEPT:,}); write "
+            "keep_beliefs=False (every visit starts afresh), or take belief=vfe.Point."
         )
 
 

@@ -11,7 +11,6 @@ it, random inputs labelled by a fixed nonlinear teacher. `--trained`: backpropag
 import argparse
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,53 +18,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from tasks import CLASSES, INPUTS, cross_entropy, data, load, train
+from timing import interleaved, ratio
 
 import vfe
 from vfe.conditioning import Conditioned, condition
 from vfe.networks import dense, supervised
 from vfe.perception.together import relax
-
-INPUTS, CLASSES = 784, 10
-
-
-def data(batch: int, seed: int, source: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """Inputs with labels: of a file, or random ones that a network can learn."""
-    rng = np.random.default_rng(seed)
-    if source is not None:
-        pick = rng.integers(0, len(source["y"]), batch)
-        return {n: a[pick] for n, a in source.items()}
-    x = rng.normal(size=(batch, INPUTS)).astype(np.float32)
-    teacher = np.random.default_rng(0).normal(size=(INPUTS, CLASSES))
-    return {"x": x, "y": (np.tanh(x) @ teacher).argmax(-1)}
-
-
-def cross_entropy(layers: list[Any], x: Any, y: Any) -> Any:
-    """The loss of backpropagation: that of the feed-forward pass."""
-
-    def one(x: Any, y: Any) -> Any:
-        for layer in layers:
-            x = layer(x)
-        return -jax.nn.log_softmax(x)[y]
-
-    return jax.vmap(one)(x, y).mean()
-
-
-def train(layers: list[Any], steps: int, batch: int, source: dict[str, np.ndarray] | None) -> list[Any]:
-    """Some steps of Adam by backpropagation."""
-    optimiser = optax.adam(1e-3)
-    memory = optimiser.init(eqx.filter(layers, eqx.is_inexact_array))
-
-    @eqx.filter_jit
-    def step(layers: Any, memory: Any, x: Any, y: Any) -> Any:
-        gradient = eqx.filter_grad(cross_entropy)(layers, x, y)
-        update, memory = optimiser.update(gradient, memory)
-        return eqx.apply_updates(layers, update), memory
-
-    for i in range(steps):
-        seen = data(batch, 1 + i, source)
-        layers, memory = step(layers, memory, seen["x"], seen["y"])
-    return layers
 
 
 def activity_gradient(c: Conditioned, location: Any) -> Any:
@@ -85,20 +44,6 @@ def perceive_and_differentiate(c: Conditioned, solver: Any, steps: int) -> Any:
         return live.over(lambda one, u: one.energy(u), location).mean()
 
     return jax.grad(energy)(learned), location
-
-
-def interleaved(functions: dict[str, Callable[[], Any]], blocks: int) -> dict[str, list[float]]:
-    """Seconds of every function in every block, each block in another order."""
-    rng = np.random.default_rng(0)
-    found: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        jax.block_until_ready(function())
-    for _ in range(blocks):
-        for name in rng.permutation(list(functions)):
-            start = time.perf_counter()
-            jax.block_until_ready(functions[name]())
-            found[name].append(time.perf_counter() - start)
-    return found
 
 
 def measure(
@@ -134,8 +79,7 @@ def measure(
     )
     print(f"{'':<30}{'left':>10}{'cost':>8}   quartiles")
     for name, value in left.items():
-        ratios = sorted(a / b for a, b in zip(seconds[name], base, strict=True))
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        low, middle, high = ratio(seconds[name], base)
         print(f"{name:<30}{value:>10.1e}{middle:>8.2f}   {low:.2f} – {high:.2f}")
 
 
@@ -149,11 +93,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=25)
     parser.add_argument("--data", help="an .npz file with x_train (N, ...) and y_train (N,)")
     options = parser.parse_args()
-    source = None
-    if options.data:
-        with np.load(options.data) as file:
-            x = file["x_train"].reshape(len(file["x_train"]), -1)
-            source = {"x": (x / 255.0).astype(np.float32), "y": file["y_train"].astype(int)}
+    source = load(options.data)
     print(f"{jax.devices()[0].platform}, jax {jax.__version__}")
     for depth in options.depth:
         for trained in options.trained:

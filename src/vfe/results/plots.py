@@ -9,7 +9,7 @@ import numpy as np
 from vfe.perception.percept import Percept
 from vfe.perception.status import Status
 from vfe.results.numbers import say
-from vfe.results.style import BLUE, COLOURS, GREEN, INK, ORANGE, PALE, RED, SKY, style
+from vfe.results.style import BLUE, COLOURS, GREEN, INK, ORANGE, PALE, RED, SKY, figure_axes, style
 from vfe.results.tables import by_level
 
 
@@ -25,7 +25,7 @@ def plot_percept(percept: Percept, axes: Any = None) -> np.ndarray:
     **Example:** `vfe.perceive(model, {"x": x}).plot()[0].figure.savefig("percept.png")`.
     """
     with style():
-        axes = _axes(axes, (1, 3), (10.5, 3.7))
+        axes = figure_axes(axes, (1, 3), (10.5, 3.7))
         _levels(percept, axes[0])
         _trace(percept, axes[1])
         _endings(percept, axes[2])
@@ -75,7 +75,7 @@ def plot_learned(learned: Any, axes: Any = None) -> np.ndarray:
         )
     with style():
         shape = (1, 3) if point else (2, 2)
-        axes = _axes(axes, shape, (10.5, 3.7) if point else (9.0, 6.6))
+        axes = figure_axes(axes, shape, (10.5, 3.7) if point else (9.0, 6.6))
         for ax, (title, lines) in zip(axes, panels, strict=False):
             ax.set_title(title)
             _curves(ax, history, [(label, _reading(key, sign), c) for key, label, sign, c in lines])
@@ -86,18 +86,6 @@ def plot_learned(learned: Any, axes: Any = None) -> np.ndarray:
             history,
             [(name, _level(name), COLOURS[i % len(COLOURS)]) for i, name in enumerate(names)],
         )
-    return axes
-
-
-def _axes(axes: Any, shape: tuple[int, int], size: tuple[float, float]) -> np.ndarray:
-    wanted = shape[0] * shape[1]
-    if axes is None:
-        import matplotlib.pyplot as plt
-
-        _, axes = plt.subplots(*shape, figsize=size, layout="constrained")
-    axes = np.ravel(axes)
-    if len(axes) != wanted:
-        raise ValueError(f"plot: got {len(axes)} axes; wanted {wanted}.")
     return axes
 
 

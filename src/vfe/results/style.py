@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 # Okabe and Ito's palette without its yellow, which is too light for lines on white.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 INK, PALE = "#222222", "#999999"
@@ -43,3 +45,19 @@ def style() -> Iterator[None]:
     settings: Any = {**SETTINGS, "axes.prop_cycle": cycler(color=COLOURS)}
     with matplotlib.rc_context(settings):
         yield
+
+
+def figure_axes(axes: Any, shape: tuple[int, int], size: tuple[float, float]) -> np.ndarray:
+    """These axes, or those of a new figure, in one row.
+
+    **Raises:** `ValueError` where their number is another than that of `shape`.
+    """
+    wanted = shape[0] * shape[1]
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        _, axes = plt.subplots(*shape, figsize=size, layout="constrained")
+    axes = np.ravel(axes)
+    if len(axes) != wanted:
+        raise ValueError(f"plot: got {len(axes)} axes; wanted {wanted}.")
+    return axes

@@ -44,6 +44,7 @@ from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
 from vfe.hierarchy import hierarchy
 from vfe.learning import (
+    CentredNudging,
     Contrast,
     ExpectationMaximisation,
     Learned,
@@ -57,11 +58,13 @@ from vfe.learning import (
 from vfe.maps import MLP, Affine, Exp, Fixed, Table, learnable
 from vfe.model import Model
 from vfe.perception import (
+    ActivityDescent,
     Anderson,
     CoordinateAscent,
     Descent,
     DivergenceError,
     ErrorCoordinates,
+    ErrorDescent,
     Exact,
     FeedForward,
     GaussNewton,
@@ -77,11 +80,13 @@ from vfe.results import load
 
 __all__ = [
     "MLP",
+    "ActivityDescent",
     "Affine",
     "Amortised",
     "Anderson",
     "AnnealedImportanceSampling",
     "Categorical",
+    "CentredNudging",
     "Chain",
     "Comparison",
     "Contrast",
@@ -93,6 +98,7 @@ __all__ = [
     "Enumerated",
     "EnumeratedBelief",
     "ErrorCoordinates",
+    "ErrorDescent",
     "Estimate",
     "Exact",
     "Exp",

@@ -45,6 +45,7 @@ from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
 from vfe.hierarchy import hierarchy
 from vfe.learning import (
     Batches,
+    CentredNudging,
     Contrast,
     ExpectationMaximisation,
     Learned,
@@ -59,11 +60,13 @@ from vfe.learning import (
 from vfe.maps import MLP, Affine, Exp, Fixed, Table, learnable
 from vfe.model import Model
 from vfe.perception import (
+    ActivityDescent,
     Anderson,
     CoordinateAscent,
     Descent,
     DivergenceError,
     ErrorCoordinates,
+    ErrorDescent,
     Exact,
     FeedForward,
     GaussNewton,
@@ -79,12 +82,14 @@ from vfe.results import load
 
 __all__ = [
     "MLP",
+    "ActivityDescent",
     "Affine",
     "Amortised",
     "Anderson",
     "AnnealedImportanceSampling",
     "Batches",
     "Categorical",
+    "CentredNudging",
     "Chain",
     "Comparison",
     "Contrast",
@@ -96,6 +101,7 @@ __all__ = [
     "Enumerated",
     "EnumeratedBelief",
     "ErrorCoordinates",
+    "ErrorDescent",
     "Estimate",
     "Exact",
     "Exp",

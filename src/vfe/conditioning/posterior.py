@@ -29,12 +29,14 @@ class Energies(eqx.Module):
     observed: dict[str, Array]
     hidden: dict[str, Array]
 
-    def total(self, weight: Array | float = 1.0, shared: tuple[str, ...] = ()) -> Float[Array, ""]:
-        """E, with the terms of single observations multiplied by `weight`."""
+    def total(
+        self, weight: Array | float = 1.0, shared: tuple[str, ...] = (), nudge: float = 1.0
+    ) -> Float[Array, ""]:
+        """E, with the terms of single observations multiplied by `weight`, what is observed by `nudge`."""
         result = jnp.zeros(())
-        for part in (self.observed, self.hidden):
+        for part, strength in ((self.observed, nudge), (self.hidden, 1.0)):
             for name, value in part.items():
-                result = result + jnp.sum(value) * (1.0 if name in shared else weight)
+                result = result + jnp.sum(value) * (strength if name in shared else strength * weight)
         return result
 
 
@@ -45,7 +47,8 @@ class Conditioned(eqx.Module):
     nodes; `weight`: what the terms of single observations are multiplied by (N/B in a minibatch).
     `hidden`: nodes with a belief, in topological order; `partial`: those among them of which some
     elements are observed; `clamped`: hidden nodes held at a value; `pruned`: nodes without observed
-    descendants; `repeats`: the number of observations inside, where latents are shared.
+    descendants; `repeats`: the number of observations inside, where latents are shared; `nudge`: what
+    the energies of observed nodes are multiplied by in E, 1 but in the phases of `vfe.CentredNudging`.
     """
 
     model: Model
@@ -58,6 +61,7 @@ class Conditioned(eqx.Module):
     clamped: tuple[str, ...] = eqx.field(static=True)
     pruned: tuple[str, ...] = eqx.field(static=True)
     repeats: int | None = eqx.field(static=True)
+    nudge: float = eqx.field(static=True, default=1.0)
 
     @property
     def layout(self) -> Layout:
@@ -123,7 +127,8 @@ class Conditioned(eqx.Module):
     ) -> dict[str, Float[Array, "m n"]]:
         """J by observed node: how its prediction moves with v, u = place(v), in units of its noise.
 
-        Jᵀ J is the Gauss–Newton curvature (Fisher information) of the node's weighted energy. It is
+        Jᵀ J is the Gauss–Newton curvature (Fisher information) of the node's weighted energy; zero where a
+        negative `nudge` turns that energy round, as no real J squares to what is negative. It is
         differentiable in the parameters, the Fisher information's dependence on them included. Taken by
         rows or by columns, whichever are fewer.
 
@@ -181,7 +186,9 @@ class Conditioned(eqx.Module):
             else:
                 each = jax.vmap(lambda a, d: a(d))(root, rows)
                 found[name] = jnp.sqrt(self.weight) * each.reshape(-1, rows.shape[-1])
-        return found
+        if self.nudge == 1.0:
+            return found
+        return {n: max(self.nudge, 0.0) ** 0.5 * rows for n, rows in found.items()}
 
     def multiplicity(self) -> Float[Array, " n"]:
         """How often the energy of each hidden element counts: once where shared, else `weight` times."""
@@ -248,7 +255,7 @@ class Conditioned(eqx.Module):
 
     def error_energy(self, e: Float[Array, " n"]) -> Float[Array, ""]:
         """E at z = g(parents) + s ∘ e: the sum of `error_energies`, weighted."""
-        return self.error_energies(e).total(self.weight, self.shared)
+        return self.error_energies(e).total(self.weight, self.shared, self.nudge)
 
     def tables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
         """E_i(k) for every state of the discrete family of each node; all hidden nodes discrete."""
@@ -307,7 +314,7 @@ class Conditioned(eqx.Module):
 
     def energy(self, u: Float[Array, " n"], **options: Any) -> Float[Array, ""]:
         """E(u) in nats: the sum of `energies`, weighted."""
-        return self.energies(u, **options).total(self.weight, self.shared)
+        return self.energies(u, **options).total(self.weight, self.shared, self.nudge)
 
     def start(self) -> Float[Array, " n"]:
         """Where perception starts: every hidden node at the mean of its prior, from the top down."""

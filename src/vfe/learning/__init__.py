@@ -2,7 +2,7 @@
 
 from vfe.learning.attend import attend
 from vfe.learning.contrast import Contrast
-from vfe.learning.gradient import ExpectationMaximisation, StochasticTrace, TotalDerivative
+from vfe.learning.gradient import CentredNudging, ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.learn import learn
 from vfe.learning.learned import Learned
 from vfe.learning.source import Batches, Rows
@@ -10,6 +10,7 @@ from vfe.learning.uncertainty import ParameterUncertainty, parameter_uncertainty
 
 __all__ = [
     "Batches",
+    "CentredNudging",
     "Contrast",
     "ExpectationMaximisation",
     "Learned",

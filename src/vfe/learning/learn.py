@@ -18,9 +18,10 @@ from vfe.free_energy import FreeEnergy, is_laplace
 from vfe.learning.contrast import Contrast
 from vfe.learning.course import Course
 from vfe.learning.feed import AbstractFeed, Resident, open_feed
-from vfe.learning.gradient import ExpectationMaximisation, StochasticTrace, TotalDerivative
+from vfe.learning.gradient import CentredNudging, ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.history import stack
 from vfe.learning.learned import Learned
+from vfe.learning.nudging import check_nudging
 from vfe.learning.parallel import Placement
 from vfe.learning.resume import Checkpoint, Settled, cursor_for
 from vfe.learning.shared import refuse_minibatches
@@ -63,7 +64,7 @@ def learn(
     expectation: AbstractExpectation | None = None,
     optimiser: optax.GradientTransformation | None = None,
     where: Callable[[Model], Any] | None = None,
-    gradient: ExpectationMaximisation | StochasticTrace | TotalDerivative | None = None,
+    gradient: ExpectationMaximisation | StochasticTrace | TotalDerivative | CentredNudging | None = None,
     perception_steps: int = 100,
     parameter_steps: int = 1,
     keep_beliefs: bool = True,
@@ -83,7 +84,9 @@ def learn(
 
     q ← argmin_q F[q; θ], then θ ← θ − rate · ∂F/∂θ, on minibatches. Beliefs are kept from visit to
     visit, so perception goes on where it stopped: with many `perception_steps` this is EM, with one it
-    is the incremental schedule, in which weights move at every step. With `vfe.Amortised` beliefs the
+    is the incremental schedule, in which weights move at every step: with `vfe.Point` beliefs and
+    `vfe.ActivityDescent` or `vfe.ErrorDescent`, incremental predictive coding (one step of the activities,
+    then one of the weights at the new activities). With `vfe.Amortised` beliefs the
     encoder is learned together with the model and nothing is kept. Where latents are shared by all
     observations, a minibatch of B stands for all N (its terms are multiplied by N / B), and what it says
     of the shared nodes is blended into the belief with a weight that falls from visit to visit,
@@ -105,7 +108,8 @@ def learn(
     - `keep_beliefs`: with False every visit starts afresh, from the feed-forward pass: for deep networks,
       whose weights move further between two visits of an observation than its belief would.
     - `where`: picks the leaves to learn (see `trainable`); `gradient`: `vfe.ExpectationMaximisation()`
-      (default), `vfe.StochasticTrace()` (cheaper for networks) or `vfe.TotalDerivative()`.
+      (default), `vfe.StochasticTrace()` (cheaper for networks), `vfe.TotalDerivative()`, or
+      `vfe.CentredNudging()` (the feed-forward loss, from two nudged equilibria).
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
       version of one observation's arrays at each visit; `validation`: arrays on which beliefs, but not
       parameters, follow, to watch F on what is not learned from.
@@ -129,7 +133,8 @@ def learn(
     learned.model, learned.history["total"]
     ```
 
-    **Source:** Neal and Hinton 1998 (incremental EM as descent on F); Hoffman et al. 2013.
+    **Source:** Neal and Hinton 1998 (incremental EM as descent on F); Hoffman et al. 2013; Salvatori et
+    al. 2024 (incremental predictive coding).
     """
     key = jax.random.key(0) if key is None else key
     _check_kinds(gradient, optimiser, where)
@@ -182,6 +187,8 @@ def learn(
     if conditioned.repeats is not None and batch_size != feed.count:
         refuse_minibatches(conditioned, family, solver, gradient)
     check_weights(model, encoder_of(family))
+    if isinstance(gradient, CentredNudging):
+        check_nudging(conditioned, family, solver, keep_beliefs)
     plan = Plan(
         with_encoder(family, None),
         solver,
@@ -314,11 +321,11 @@ def _refuse_large_store(conditioned: Conditioned, family: Any) -> None:
 
 
 def _check_kinds(gradient: Any, optimiser: Any, where: Any) -> None:
-    kinds = ExpectationMaximisation | StochasticTrace | TotalDerivative
+    kinds = ExpectationMaximisation | StochasticTrace | TotalDerivative | CentredNudging
     if gradient is not None and not isinstance(gradient, kinds):
         raise TypeError(
             f"learn: got {gradient!r} for gradient; wanted vfe.ExpectationMaximisation(), "
-            "vfe.StochasticTrace() or vfe.TotalDerivative()."
+            "vfe.StochasticTrace(), vfe.TotalDerivative() or vfe.CentredNudging()."
         )
     if optimiser is not None and not isinstance(optimiser, optax.GradientTransformation):
         raise TypeError(

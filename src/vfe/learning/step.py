@@ -13,7 +13,8 @@ from vfe.conditioning import Conditioned
 from vfe.curvature import flat_errors
 from vfe.free_energy import FreeEnergy, default_expectation, free_energy_at, free_energy_of
 from vfe.learning.contrast import Contrast
-from vfe.learning.gradient import StochasticTrace, TotalDerivative
+from vfe.learning.gradient import CentredNudging, StochasticTrace, TotalDerivative
+from vfe.learning.nudging import Phases, centred_difference, find_phases
 from vfe.learning.parallel import ALONE, Placement
 from vfe.learning.shared import blended, narrow, narrowed, settled, widened
 from vfe.learning.store import count_of, put_rows, rows_of
@@ -78,6 +79,17 @@ def relax_batch(plan: Plan, batch: Conditioned, key: PRNGKeyArray) -> tuple[Poin
     return jax.lax.stop_gradient(belief), good
 
 
+def _settle(plan: Plan, batch: Conditioned, key: PRNGKeyArray) -> tuple[Any, Array]:
+    """The modes of a minibatch; both phases of it where it is nudged."""
+    if not isinstance(plan.gradient, CentredNudging):
+        return relax_batch(plan, batch, key)
+    strength = plan.gradient.strength
+    # The gradient that drives a phase is proportional to the strength, and so is what may be left of it.
+    atol = plan.settings.atol * strength
+    near = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, atol=atol))
+    return find_phases(batch, lambda c: relax_batch(near, c, key), strength, atol, key)
+
+
 def _first(batch: Conditioned) -> Conditioned:
     arrays = (batch.observed, batch.masks)
     observed, masks = jax.tree.map(lambda a: a[0], arrays)
@@ -101,6 +113,9 @@ def _renewed(plan: Plan, c: Conditioned, key: PRNGKeyArray) -> Conditioned:
 def _visit(plan: Plan, c: Conditioned, family: Any, key: PRNGKeyArray, start: Any) -> tuple[Any, Array]:
     """The E step of one observation; where it fails the old belief stays."""
     held = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, c)
+    if isinstance(plan.gradient, CentredNudging):
+        # Its loss is that of the feed-forward pass, where the free phase is at rest.
+        return start_belief(held, family, key), jnp.ones((), bool)
     belief, _, outcome = perceive_one(held, family, plan.solver, plan.settings, key, start)
     good = outcome.status < Status.indefinite.value
     start = start_belief(held, family, key) if start is None else start
@@ -124,6 +139,7 @@ class FixedErrors(eqx.Module):
 def _measure(plan: Plan, c: Conditioned, belief: Any, key: PRNGKeyArray) -> FreeEnergy:
     if isinstance(belief, FixedErrors):
         return free_energy_at(c, belief.errors, key if isinstance(plan.gradient, StochasticTrace) else None)
+    belief = belief.free if isinstance(belief, Phases) else belief
     expectation = plan.settings.expectation or default_expectation(c, belief)
     return free_energy_of(c, belief, expectation, key)
 
@@ -263,7 +279,7 @@ def step(
         arguments = (extra["chosen"], old) if contrast is not None else (old,)
         if together(plan, batch):
             fresh = held.over(lambda c, r: _renewed(plan, c, r).observed, many(renew_key))
-            belief, good = relax_batch(plan, dataclasses.replace(held, observed=fresh), perceive_key)
+            belief, good = _settle(plan, dataclasses.replace(held, observed=fresh), perceive_key)
         else:
             belief, good = held.over(visit, many(perceive_key), many(renew_key), *arguments)
     if whole and not amortised:
@@ -336,6 +352,13 @@ def step(
                 return _measure(plan, _renewed(plan, c, r), b, k)
 
             found = live.over(one, put(many(key)), put(many(renew_key)), put(belief))
+        if isinstance(plan.gradient, CentredNudging):
+            strength = plan.gradient.strength
+
+            def difference(c: Conditioned, r: Any, b: Any) -> Array:
+                return centred_difference(_renewed(plan, c, r), b, strength)
+
+            return _mean(live.over(difference, put(many(renew_key)), put(belief)), fine), (found, None)
         if whole:
             return found.total / plan.whole, (found, None)
         return _mean(found.total, fine), (found, None)

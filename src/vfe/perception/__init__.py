@@ -7,6 +7,7 @@ from vfe.perception.error_coordinates import ErrorCoordinates
 from vfe.perception.exact_solver import Exact
 from vfe.perception.feed_forward import FeedForward
 from vfe.perception.gradient_flow import GradientFlow
+from vfe.perception.gradient_steps import ActivityDescent, ErrorDescent
 from vfe.perception.langevin import Langevin
 from vfe.perception.natural_gradient import GaussNewton, Hessian, NaturalGradient
 from vfe.perception.perceive import perceive
@@ -14,11 +15,13 @@ from vfe.perception.percept import Percept
 from vfe.perception.status import DivergenceError, Status
 
 __all__ = [
+    "ActivityDescent",
     "Anderson",
     "CoordinateAscent",
     "Descent",
     "DivergenceError",
     "ErrorCoordinates",
+    "ErrorDescent",
     "Exact",
     "FeedForward",
     "GaussNewton",

@@ -39,7 +39,7 @@ class AbstractObjective(eqx.Module):
         """⟨E⟩ under a belief."""
         c = self.conditioned
         energies, _ = expected_energies(c, belief, self.expectation, self.key)
-        return energies.total(c.weight, c.shared)
+        return energies.total(c.weight, c.shared, c.nudge)
 
     def gradient(self, vector: Float[Array, " m"]) -> Float[Array, " m"]:
         """The derivative of what is minimised."""

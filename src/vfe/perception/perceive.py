@@ -321,8 +321,9 @@ def infer(
     if not isinstance(chosen, AbstractSolver):
         raise TypeError(
             f"perceive: got {type(chosen).__name__} for a solver; wanted vfe.GradientFlow(), "
-            "vfe.Descent(), vfe.ErrorCoordinates(), vfe.Anderson(), vfe.CoordinateAscent(), "
-            "vfe.NaturalGradient(), vfe.FeedForward(), vfe.Langevin() or vfe.Exact()."
+            "vfe.Descent(), vfe.ErrorCoordinates(), vfe.Anderson(), vfe.ActivityDescent(), "
+            "vfe.ErrorDescent(), vfe.CoordinateAscent(), vfe.NaturalGradient(), vfe.FeedForward(), "
+            "vfe.Langevin() or vfe.Exact()."
         )
     chosen.check(held, target)
     objective, vector = chosen.pose(held, jax.lax.stop_gradient(target), expectation, key)

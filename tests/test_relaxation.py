@@ -13,6 +13,7 @@ from helpers import assert_close, normal_energy
 import vfe
 from vfe.lanczos import extreme_eigenvalues
 from vfe.networks import Dense, FromLast, Repeated, dense, relaxation, supervised
+from vfe.perception.loop import AbstractBeliefSolver, move
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -219,9 +220,13 @@ def test_the_whole_free_energy(linear):
 
 
 def test_spectra_by_products_alone():
-    """80 activities, more than products are taken: the ends of H all the same; a cascade by its levels."""
+    """More activities than products are taken: the ends of H all the same; a cascade by its levels.
+
+    Turned from level to level, errors add up over thirty of them: the smallest eigenvalue is far below the
+    others, which products with H alone would take long to find.
+    """
     rng = np.random.default_rng(3)
-    w = [rng.normal(size=(8, 8)) / 3 for _ in range(10)]
+    w = [np.linalg.qr(rng.normal(size=(8, 8)))[0] for _ in range(30)]
     out = rng.normal(size=(3, 8))
     levels = Repeated([Dense(jnp.asarray(a), jnp.zeros(8)) for a in w]).layers
     model = vfe.Model(
@@ -232,11 +237,11 @@ def test_spectra_by_products_alone():
     data = {"x": rng.normal(size=(2, 8)), "y": rng.normal(size=(2, 3))}
     found = relaxation(model, data, solver=vfe.Anderson(), perception_steps=6)
     below = [*(a.T @ a / 0.3**2 for a in w[1:]), out.T @ out / 0.5**2]
-    hessian = np.zeros((80, 80))
+    hessian = np.zeros((240, 240))
     for i, gram in enumerate(below):
         here = slice(8 * i, 8 * i + 8)
         hessian[here, here] = np.eye(8) / 0.3**2 + gram
-        if i < 9:
+        if i < 29:
             after = slice(8 * i + 8, 8 * i + 16)
             hessian[after, here] = -w[i + 1] / 0.3**2
             hessian[here, after] = -w[i + 1].T / 0.3**2
@@ -251,8 +256,8 @@ def test_spectra_by_products_alone():
     assert_close(found.activities.largest / values[-1], np.ones(2), 1e-4)
     assert_close(found.errors.smallest, np.ones(2), 1e-8)
     assert_close(found.errors.largest, np.full(2, np.linalg.eigvalsh(jacobian @ jacobian.T)[-1] + 1), 1e-8)
-    assert found.gradients["z"].reached.shape == (10,)
-    assert list(found.layers()) == [*(f"z[{i}]" for i in range(10)), "y"]
+    assert found.gradients["z"].reached.shape == (30,)
+    assert list(found.layers()) == [*(f"z[{i}]" for i in range(30)), "y"]
     assert 0 < float(found.mean_share) < 1 + 1e-9
 
 
@@ -301,6 +306,40 @@ def test_steps_that_outrun_the_curvature(linear, tight):
     assert_close(risen.possible, tight.possible, 1e-8)
     with pytest.raises(vfe.DivergenceError, match="none of 6 observations has an answer with Descent"):
         relaxation(linear.model, linear.data, perception_steps=2000, **options)
+
+
+class Jump(AbstractBeliefSolver):
+    """Goes to one place in one step, wherever it starts."""
+
+    to: float
+
+    @property
+    def monotone(self):
+        return False
+
+    def check(self, conditioned, belief):
+        return None
+
+    def init(self, objective, vector):
+        return jnp.zeros(())
+
+    def step(self, objective, progress):
+        return move(objective, progress, jnp.full_like(progress.vector, self.to), progress.memory)
+
+
+@pytest.mark.parametrize("start", [0.0, -1.2], ids=["shallow first", "deep first"])
+def test_the_lower_of_two_equilibria(start):
+    """A deep basin near −1.2, a shallow one near 0.4: whichever perception is in, the deep one counts."""
+    g = lambda z: 0.5 * z - z**3  # noqa: E731
+    model = vfe.Model(z=vfe.gaussian(jnp.full(1, start)), y=vfe.gaussian(g, scale=0.3, parents="z"))
+    energy = lambda z: 0.5 * (z - start) ** 2 + 0.5 * (1 - g(z)) ** 2 / 0.09  # noqa: E731
+    grid = np.linspace(-2, 2, 400_001)
+    shallow = grid[grid > 0][np.argmin(energy(grid[grid > 0]))]
+    assert energy(shallow) > energy(grid).min() + 1
+    to = -1.0 if start == 0.0 else float(shallow)
+    found = relaxation(model, {"y": np.ones((1, 1))}, solver=Jump(to), perception_steps=1)
+    assert_close(found.possible, [energy(start) - energy(grid).min()], 1e-8)
+    assert_close(found.drop, [energy(start) - energy(to)], 1e-10)
 
 
 def test_table_figure_and_dataset(none, tight):

@@ -121,6 +121,35 @@ def test_deep_networks_repeat_by_themselves():
         generative([deep[1], deep[2]], labels=2, latent=2)
 
 
+def test_the_output_layer_is_never_repeated():
+    """An output as wide as the levels stays a layer of its own, and a learned scale one of every level."""
+    layers = dense([6] * 12, key=KEYS[0], activation=jnp.tanh)
+    assert supervised(layers, inputs=6).order == ("x", "z10", "z9to1", "y")
+    assert generative(layers, latent=6).order == ("z11", "z10", "z9to1", "x")
+    learned = supervised(layers, inputs=6, scale=vfe.learnable(0.3))
+    assert learned["z10"].noise.log_precision.shape == ()
+    assert learned["z9to1"].noise.log_precision.shape == (9, 1)
+    with pytest.raises(ValueError, match="the last layer is a Repeated"):
+        supervised([layers[0], layers[1]], inputs=6)
+
+
+def test_missing_levels():
+    """A cascade that is observed may be missing as a whole, beside complete ones; not in part."""
+    model, rng = rolled(), np.random.default_rng(1)
+    x, z = np.ones((2, 4)), rng.normal(size=(2, 6, 4))
+    y = np.array([0, 0])
+    whole = vfe.perceive(model, {"x": x, "z": z, "y": y}).free_energy.total
+    gap = z.copy()
+    gap[0, 1] = np.nan
+    with pytest.raises(ValueError, match="complete or wholly missing"):
+        vfe.perceive(model, {"x": x, "z": gap, "y": y})
+    gap[0] = np.nan
+    some = vfe.perceive(model, {"x": x, "z": gap}, belief=vfe.Laplace).free_energy.total
+    assert_close(some[1], vfe.perceive(model, {"x": x[1:], "z": z[1:]}).free_energy.total[0], 1e-10)
+    assert_close(some[0], 0.0, 1e-10)
+    assert np.all(np.isfinite(np.asarray(whole)))
+
+
 def test_repeated_is_a_layer():
     z = x = jnp.asarray(seen()["x"][0])
     for layer in layers():
@@ -132,6 +161,7 @@ def test_repeated_is_a_layer():
     ("make", "words"),
     [
         (lambda: Repeated([]), "no layers"),
+        (lambda: Repeated([jnp.tanh] * 3), "no JAX arrays"),
         (lambda: Repeated([*layers(), last()]), r"layer 6 \(Dense\) is not like layer 0"),
         (lambda: Repeated([layers()[0], eqx.nn.Linear(4, 4, key=KEYS[0])]), r"layer 1 \(Linear\)"),
         (

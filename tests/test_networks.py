@@ -243,3 +243,20 @@ def test_conjugate_gradients_reach_the_same_mode(hidden):
     assert np.all(np.diff(np.asarray(by_passes.trace), axis=-1) <= 1e-12)
     with pytest.raises(ValueError, match="forcing"):
         vfe.ErrorCoordinates(forcing=1.0)
+
+
+@pytest.mark.usefixtures("float64")
+def test_conjugate_gradients_take_newton_steps():
+    """On a linear model with small noise a few iterations make a step as good as the exact one."""
+    rng = np.random.default_rng(3)
+    layers = [
+        Dense(jnp.asarray(rng.normal(size=s) / s[1] ** 0.5), jnp.zeros(s[0])) for s in ((12, 4), (9, 12))
+    ]
+    model = supervised(layers, inputs=4, output="gaussian", scale=1.0, output_scale=0.1)
+    seen = {"x": rng.normal(size=(1, 4)), "y": rng.normal(size=(1, 9))}
+    steps = {}
+    for direct in (0, 256):
+        solver = vfe.ErrorCoordinates(direct=direct)
+        steps[direct] = int(vfe.perceive(model, seen, belief=vfe.Point, solver=solver).steps[0])
+    assert steps[256] <= 2
+    assert steps[0] <= 6

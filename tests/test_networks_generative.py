@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 from helpers import assert_close, gaussian_energy
 
 import vfe
+from vfe.densities import energy
 from vfe.networks import Dense, dense, generative, two_way
 
 KEY = jax.random.key(0)
@@ -203,3 +205,17 @@ def test_two_way_network_reads_completes_and_imagines_digits(digits):
 def test_networks_that_do_not_fit(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_black_and_white_images_start_at_no_kink():
+    """At logits of zero the derivative of Bernoulli energies is ½ − x, so perception leaves the start."""
+    layers = dense([2, 6, 4], key=jax.random.key(0), activation=jnp.tanh)
+    model = generative(layers, latent=2, output="bernoulli")
+    x = np.array([[0, 0, 1, 0]])
+    percept = vfe.perceive(model, {"x": x}, belief=vfe.Point)
+    start = vfe.perceive(model, {"x": x}, belief=vfe.Point, max_steps=1).trace[0, 0]
+    assert percept.status[0] == vfe.Status.converged
+    assert float(percept.free_energy.total[0]) < float(start) - 1e-3
+    for value, slope in ((0, 0.5), (1, -0.5)):
+        found = jax.grad(lambda logit, x=value: energy(dist.BernoulliLogits(logit), jnp.asarray(x)))(0.0)
+        assert float(found) == pytest.approx(slope)

@@ -232,3 +232,13 @@ def test_learning_that_falls_apart_is_an_error():
     x = features()
     with pytest.raises(ValueError, match="Standardise the features"):
         PredictiveCodingRegressor((4,), learning_rate=1e30, max_iter=9).fit(x, x[:, 0])
+
+
+def test_many_equal_levels():
+    """Ten levels of one size, as wide as the output: the targets' units go back into the last layer."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 3))
+    options = {"max_iter": 2, "batch_size": 24, "random_state": 0}
+    found = PredictiveCodingRegressor((1,) * 9, **options).fit(x, 5 + x[:, 0])
+    assert found.predict(x).shape == (24,)
+    assert [n for n in found.model_.order if n.startswith("z")] == [f"z{i}" for i in range(9, 0, -1)]

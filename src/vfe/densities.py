@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
@@ -28,7 +29,7 @@ def energy(
     **Raises:** `ValueError` where the density has vector events that cannot be marginalised.
     """
     if mask is None:
-        return -jnp.sum(density.log_prob(value))
+        return -jnp.sum(_log_prob(density, value))
     base = base_density(density)
     if isinstance(base, dist.MultivariateNormal):
         # numpyro's lazy_property is a plain attribute once read; its annotation says otherwise.
@@ -43,21 +44,30 @@ def energy(
     if support is None:
         raise ValueError(f"a {type(base).__name__} declares no support, so no element may be missing")
     filled = jnp.where(_expand(mask, value, base), value, support.feasible_like(value))
-    log_prob = jnp.asarray(base.log_prob(filled))
-    keep = mask if log_prob.ndim == mask.ndim else jnp.all(mask, axis=-1)
+    log_prob = _log_prob(base, filled)
+    keep = jnp.all(mask, axis=tuple(range(log_prob.ndim, mask.ndim)))
     return -jnp.sum(jnp.where(keep, log_prob, 0.0))
+
+
+def _log_prob(density: dist.Distribution, value: Array) -> Array:
+    base = base_density(density)
+    if isinstance(base, dist.BernoulliLogits):
+        # numpyro's clips at a logit of zero, where its derivative is then 0 or 1 instead of x − ½.
+        return value * base.logits - jax.nn.softplus(base.logits)
+    return jnp.asarray(density.log_prob(value))
 
 
 def _expand(mask: Array, value: Array, base: dist.Distribution) -> Array:
     if base.event_dim == 0:
         return mask
-    return jnp.broadcast_to(jnp.all(mask, axis=-1, keepdims=True), value.shape)
+    axes = tuple(range(-base.event_dim, 0))
+    return jnp.broadcast_to(jnp.all(mask, axis=axes, keepdims=True), value.shape)
 
 
-def may_miss_elements(density: dist.Distribution) -> bool:
-    """Whether single elements of a value may be missing (or only whole vectors)."""
+def axes_missing_together(density: dist.Distribution) -> int:
+    """How many trailing axes of a value can only be missing as a whole; 0 where single elements may be."""
     base = base_density(density)
-    return base.event_dim == 0 or isinstance(base, dist.MultivariateNormal)
+    return 0 if isinstance(base, dist.MultivariateNormal) else base.event_dim
 
 
 def expected(density: dist.Distribution) -> Array:

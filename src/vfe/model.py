@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.conditionals import AbstractConditional, Given, Plate, table_axes
-from vfe.densities import energy, may_miss_elements
+from vfe.densities import axes_missing_together, energy
 from vfe.supports import REAL, Support, describe
 
 
@@ -20,8 +20,8 @@ class NodeInfo:
     """What is fixed about a node when the model is built: hashable, so that jit may depend on it.
 
     `shape`: of one value (with a leading axis for the members of a plate); `states`: the number of
-    states of a discrete node with a scalar event, else None; `splits`: whether single elements may
-    be missing.
+    states of a discrete node with a scalar event, else None; `together`: how many
+    trailing axes of a value can only be missing as a whole (0: single elements may be).
     """
 
     name: str
@@ -33,7 +33,7 @@ class NodeInfo:
     given: bool
     shared: bool
     plate: Plate | None
-    splits: bool
+    together: int
 
     @property
     def size(self) -> int:
@@ -345,7 +345,7 @@ def _topological(nodes: Mapping[str, AbstractConditional]) -> tuple[str, ...]:
 def _inspect(name: str, node: AbstractConditional, known: Mapping[str, NodeInfo]) -> NodeInfo:
     """Learn a node's shape and support from its parents' shapes, without computing a number."""
     if isinstance(node, Given):
-        return NodeInfo(name, (), node.shape, node.integer, None, REAL, True, False, None, False)
+        return NodeInfo(name, (), node.shape, node.integer, None, REAL, True, False, None, 0)
     structs = []
     for parent in node.parents:
         info = known[parent]
@@ -367,7 +367,7 @@ def _inspect(name: str, node: AbstractConditional, known: Mapping[str, NodeInfo]
         if not isinstance(density, dist.Distribution):
             raise TypeError(f"it returned a {type(density).__name__}; wanted a numpyro distribution")
         seen["support"] = describe(density.support)
-        seen["splits"] = may_miss_elements(density)
+        seen["together"] = axes_missing_together(density)
         value = jnp.asarray(density.sample(jax.random.key(0)))
         if density.is_discrete and density.has_enumerate_support and value.ndim == 0:
             seen["states"] = density.enumerate_support(expand=False).shape[0]
@@ -393,5 +393,5 @@ def _inspect(name: str, node: AbstractConditional, known: Mapping[str, NodeInfo]
         False,
         node.shared,
         node.plate,
-        seen["splits"],
+        seen["together"],
     )

@@ -246,11 +246,12 @@ def _admit(info: NodeInfo, raw: Any) -> tuple[Any, Any]:
                     f"{where}: values from {present.min()} to {present.max()} leave its support "
                     f"({info.support.name})."
                 )
-    if mask is not None and not info.splits and info.shape:
-        whole = mask.all(-1) == mask.any(-1)
+    if mask is not None and info.together:
+        axes = tuple(range(-info.together, 0))
+        whole = mask.all(axes) == mask.any(axes)
         if _numbers(whole) is not None and not np.asarray(whole).all():
             raise ValueError(
                 f"{where}: single elements are missing, but its density is of whole vectors; make "
-                "every vector complete or wholly missing."
+                f"every value of shape {info.shape[-info.together :]} complete or wholly missing."
             )
     return array, mask

@@ -8,7 +8,8 @@ class ExpectationMaximisation(eqx.Module):
 
     Where the belief minimises F exactly this is the whole derivative of F; under Laplace beliefs in a
     nonlinear model it is not (see `TotalDerivative`). A `vfe.GaussNewtonLaplace` belief is held fixed in
-    its standardised errors, q(e), so that ½ ln |I + J Jᵀ| counts with its exact derivative at the mode.
+    its standardised errors, q(e) (under a `vfe.Contrast` in z), so that ½ ln |I + J Jᵀ| counts with its
+    exact derivative at the mode.
 
     **Source:** Dempster, Laird and Rubin 1977; Neal and Hinton 1998.
     """

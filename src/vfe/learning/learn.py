@@ -140,10 +140,10 @@ def learn(
     _check_kinds(gradient, optimiser, where)
     placement = Placement.of(devices)
     given, belief = (belief, family_of(belief)) if isinstance(belief, AbstractBelief) else (None, belief)
-    if epochs < 1 or perception_steps < 1 or parameter_steps < 1:
+    if min(epochs, perception_steps, parameter_steps, checkpoint_every) < 1:
         raise ValueError(
-            f"learn: epochs={epochs}, perception_steps={perception_steps} and parameter_steps="
-            f"{parameter_steps} must be at least 1."
+            f"learn: epochs={epochs}, perception_steps={perception_steps}, parameter_steps="
+            f"{parameter_steps} and checkpoint_every={checkpoint_every} must be at least 1."
         )
     if resume and checkpoint is None:
         raise ValueError("learn: resume=True wants checkpoint=, the folder to go on from.")
@@ -179,6 +179,11 @@ def learn(
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):
         raise ValueError("learn: Particles have no F to descend; use a Gaussian or Laplace belief.")
+    if contrast is not None and isinstance(gradient, StochasticTrace):
+        raise ValueError(
+            "learn: under a contrast beliefs are held in z, where there is no trace to estimate; leave "
+            "gradient= out."
+        )
     if conditioned.repeats is not None and (contrast is not None or augment is not None):
         raise ValueError(
             "learn: latents are shared by all observations, and contrast= and augment= are about "

@@ -11,7 +11,16 @@ from jaxtyping import Array, Float, Int
 from vfe.conditionals import AbstractConditional, categorical, gaussian
 from vfe.maps import Learnable
 from vfe.model import Model
-from vfe.networks.levels import Layer, add_levels, below, chain_shapes, level_names, levels_of, observed
+from vfe.networks.levels import (
+    Layer,
+    add_levels,
+    as_shape,
+    below,
+    chain_shapes,
+    level_names,
+    levels_of,
+    observed,
+)
 from vfe.networks.repeated import Repeated
 
 
@@ -71,7 +80,7 @@ def generative(
 
     **Source:** Friston 2005; Rao and Ballard 1999.
     """
-    shape = None if latent is None else (latent,) if isinstance(latent, int) else tuple(latent)
+    shape = None if latent is None else as_shape(latent)
     if labels is None and shape is None:
         raise ValueError(
             "generative: got neither labels nor latent; give labels= (how many there are), latent= (the "
@@ -99,7 +108,7 @@ def generative(
     spread = sum(map(levels_of, layers)) ** -0.5 if scale is None else scale
     names = level_names(layers[:-1])
     if labels is None:
-        last = add_levels(nodes, layers[:-1], names, top, spread)
+        last = add_levels(nodes, layers[:-1], names, top, spread, shapes[:-1])
     else:
         if isinstance(layers[0], Repeated):
             raise ValueError(
@@ -109,7 +118,7 @@ def generative(
         nodes["label"] = categorical(jnp.full(labels, 1.0 / labels))
         parents = ("label",) if shape is None else ("label", top)
         nodes[names[0]] = gaussian(FromCauses(layers[0], labels), scale=spread, parents=parents)
-        last = add_levels(nodes, layers[1:-1], names[1:], names[0], spread)
+        last = add_levels(nodes, layers[1:-1], names[1:], names[0], spread, shapes[1:-1])
     layer = below(nodes[last], layers[-1])
     nodes["x"] = observed("generative", output, layer, shapes[-1], last, output_scale)
     return Model(**nodes)

@@ -118,16 +118,13 @@ def dense(
     found: list[Any] = []
     for i, ((n_in, n_out), k) in enumerate(zip(pairs, jax.random.split(key, len(pairs)), strict=True)):
         first, last = i == 0, i == len(pairs) - 1
-        if layer is Dense:
-            phi = identity if first else activation
-            variance = (1.0 if first or last else gain) / n_in
-        else:
-            phi = identity if last else activation
-            variance = (1.0 if first or last else gain) / n_in
+        phi = identity if (first if layer is Dense else last) else activation
+        variance = (1.0 if first or last else gain) / n_in
         weight = jnp.sqrt(variance) * jax.random.normal(k, (n_out, n_in))
         one: Any = layer(weight, jnp.zeros(n_out), phi)
         found.append(Residual(one, sum(skips) ** -0.5) if skips[i] else one)
-    return gathered(found, repeat_from)
+    # The first and the last layer stay their own: what they give is the highest level, and the output.
+    return [*found[:1], *gathered(found[1:-1], repeat_from), *found[1:][-1:]]
 
 
 def unit_gain(

@@ -1,6 +1,7 @@
 """What the makers of networks share: layers that chain, levels between them, what is observed below."""
 
 import inspect
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -48,6 +49,11 @@ def chain_shapes(
         before = f"{name}, which gives shape {struct.shape}"
         shapes.append(tuple(struct.shape))
     return shapes
+
+
+def as_shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    """A size, or a shape, as a shape."""
+    return (int(size),) if isinstance(size, numbers.Integral) else tuple(size)  # pyright: ignore[reportArgumentType]
 
 
 def _title(layer: Any) -> str:
@@ -124,12 +130,18 @@ def add_levels(
     names: Sequence[str],
     parent: str,
     scale: float | Learnable,
+    shapes: Sequence[tuple[int, ...]],
 ) -> str:
-    """Gaussian levels from the top down, each with the one above as its parent; the last one's name."""
-    for name, layer in zip(names, layers, strict=True):
+    """Gaussian levels from the top down, each with the one above as its parent; the last one's name.
+
+    A number to be learned is one for every level, those of repeated layers included.
+    """
+    for name, layer, shape in zip(names, layers, shapes, strict=True):
         if isinstance(layer, Repeated):
-            start = below(nodes[parent], identity)
-            nodes[name] = cascade(layer.layers, scale=scale, parents=parent, start=start)
+            start, spread = below(nodes[parent], identity), scale
+            if isinstance(scale, Learnable) and jnp.ndim(scale.value) == 0:
+                spread = Learnable(jnp.full((layer.levels, *[1] * len(shape)), scale.value))
+            nodes[name] = cascade(layer.layers, scale=spread, parents=parent, start=start)
         else:
             nodes[name] = gaussian(below(nodes[parent], layer), scale=scale, parents=parent)
         parent = name
@@ -151,8 +163,13 @@ def observed(
 ) -> AbstractConditional:
     """The node at the bottom: its last layer gives a mean, or logits.
 
-    **Raises:** `ValueError` for an unknown output, or logits that are no vector.
+    **Raises:** `ValueError` for an unknown output, logits that are no vector, or repeated layers.
     """
+    if isinstance(layer, Repeated) or (isinstance(layer, FromLast) and isinstance(layer.inner, Repeated)):
+        raise ValueError(
+            f"{maker}: the last layer is a Repeated, whose levels would have no noise; put a layer of its "
+            "own after it."
+        )
     if output == "gaussian":
         return gaussian(layer, scale=scale, parents=parents)
     if output == "bernoulli":

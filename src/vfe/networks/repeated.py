@@ -34,6 +34,11 @@ class Repeated(eqx.Module):
                     f"Repeated: layer {number} ({type(layer).__name__}) is not like layer 0 "
                     f"({type(layers[0]).__name__}): wanted the same kind, shapes and settings."
                 )
+        if not any(map(eqx.is_array, jax.tree.leaves(layers[0]))):
+            raise ValueError(
+                f"Repeated: the layers ({type(layers[0]).__name__}) have no JAX arrays to stack; wanted "
+                "modules with parameters."
+            )
         static = eqx.partition(layers[0], eqx.is_array)[1]
         arrays = [eqx.filter(layer, eqx.is_array) for layer in layers]
         self.layers = eqx.combine(jax.tree.map(lambda *a: jnp.stack(a), *arrays), static)

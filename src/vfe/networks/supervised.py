@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from vfe.conditionals import AbstractConditional, given
 from vfe.maps import Learnable
 from vfe.model import Model
-from vfe.networks.levels import Layer, add_levels, below, chain_shapes, level_names, levels_of, observed
+from vfe.networks.levels import (
+    Layer,
+    add_levels,
+    as_shape,
+    below,
+    chain_shapes,
+    level_names,
+    levels_of,
+    observed,
+)
 
 
 def supervised(
@@ -44,11 +53,11 @@ def supervised(
         raise ValueError(
             f"supervised: got {len(layers)} layers; wanted at least two, with a hidden level between."
         )
-    shape = (inputs,) if isinstance(inputs, int) else tuple(inputs)
+    shape = as_shape(inputs)
     shapes = chain_shapes("supervised", layers, shape, "the input")
     spread = sum(map(levels_of, layers)) ** -0.5 if scale is None else scale
     nodes: dict[str, AbstractConditional] = {"x": given(shape)}
-    above = add_levels(nodes, layers[:-1], level_names(layers[:-1]), "x", spread)
+    above = add_levels(nodes, layers[:-1], level_names(layers[:-1]), "x", spread, shapes[:-1])
     last = below(nodes[above], layers[-1])
     nodes["y"] = observed("supervised", output, last, shapes[-1], above, output_scale)
     return Model(**nodes)

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 from vfe.conditionals import AbstractConditional, categorical, gaussian
 from vfe.maps import Learnable
 from vfe.model import Model
-from vfe.networks.levels import Layer, add_levels, below, chain_shapes, level_names, levels_of, observed
+from vfe.networks.levels import (
+    Layer,
+    add_levels,
+    as_shape,
+    below,
+    chain_shapes,
+    level_names,
+    levels_of,
+    observed,
+)
 
 
 def two_way(
@@ -53,7 +62,7 @@ def two_way(
 
     **Source:** Bach and Jordan 2005; Hinton 2007.
     """
-    shape = (latent,) if isinstance(latent, int) else tuple(latent)
+    shape = as_shape(latent)
     if not shape or min(shape) < 1:
         raise ValueError(f"two_way: got latent={latent!r}; wanted a size, or a shape.")
     if not to_image or not to_label:
@@ -61,7 +70,8 @@ def two_way(
             f"two_way: got {len(to_image)} layers to the image and {len(to_label)} to the label; wanted at "
             "least one each."
         )
-    shared = [shape, *chain_shapes("two_way", common, shape, "the latent", "common layer")][-1]
+    commons = chain_shapes("two_way", common, shape, "the latent", "common layer")
+    shared = [shape, *commons][-1]
     above = "the level that both share,"
     images = chain_shapes("two_way", to_image, shared, above, "image layer")
     labels = chain_shapes("two_way", to_label, shared, above, "label layer")
@@ -70,10 +80,10 @@ def two_way(
     top = f"z{sum(map(levels_of, down))}"
     nodes: dict[str, AbstractConditional] = {top: gaussian(jnp.zeros(shape))}
     names = level_names(down[:-1])
-    middle = add_levels(nodes, common, names[: len(common)], top, spread)
-    last = add_levels(nodes, to_image[:-1], names[len(common) :], middle, spread)
+    middle = add_levels(nodes, common, names[: len(common)], top, spread, commons)
+    last = add_levels(nodes, to_image[:-1], names[len(common) :], middle, spread, images[:-1])
     aside = level_names(to_label[:-1], "y")
-    beside = add_levels(nodes, to_label[:-1], aside, middle, spread)
+    beside = add_levels(nodes, to_label[:-1], aside, middle, spread, labels[:-1])
     if len(labels[-1]) != 1 or labels[-1][0] < 2:
         raise ValueError(
             f"two_way: the last label layer gives shape {labels[-1]}; wanted one logit per label, (K,)."

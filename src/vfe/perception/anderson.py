@@ -1,5 +1,6 @@
 """Accelerated fixed-point iteration on the prediction errors: one pass down and one up at each step."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -41,7 +42,7 @@ class Anderson(AbstractErrorSolver):
 
     def limited(self, max_steps: int) -> "Anderson":
         # The first step has nothing to mix and the last leaves nothing behind.
-        return Anderson(min(self.memory, max(1, max_steps - 1)), self.tries)
+        return dataclasses.replace(self, memory=min(self.memory, max(1, max_steps - 1)))
 
     def init(self, objective: AbstractObjective, vector: Float[Array, " n"]) -> Any:
         past = jnp.zeros((self.memory, *vector.shape), vector.dtype)

@@ -19,9 +19,9 @@ class ErrorCoordinates(AbstractErrorSolver):
     (the root of their Fisher information). The damping δ grows until a step lowers E, so E never rises.
     Gaussian hidden nodes; Gaussian, Bernoulli or categorical observed ones; a Point or Laplace belief.
 
-    The linear system is solved in the smaller of output space and error space: exactly, through J, where
-    that has at most `direct` dimensions; else by conjugate gradients, each iteration one pass down the
-    linearised hierarchy and one up, until the residual is `forcing` times the right-hand side.
+    Where the smaller of output space and error space has at most `direct` dimensions, the linear system is
+    solved there exactly, through J; else by conjugate gradients in the errors, each iteration one pass down
+    the linearised hierarchy and one up, until the linear model leaves `forcing` times ∂E/∂e.
 
     **Arguments:** `tries`: how many steps in a row may be refused, each raising δ tenfold; `direct`; and
     for conjugate gradients `iterations`, at most, and `forcing`. For deep networks with few outputs
@@ -100,10 +100,7 @@ class _Curvature:
             gram = j @ j.T + ridge * jnp.eye(j.shape[0])
             return (right - j.T @ jax.scipy.linalg.solve(gram, j @ right, assume_a="pos")) / ridge
 
-        def conjugate(apply: Any, right: Array) -> Array:
-            return jax.scipy.sparse.linalg.cg(apply, right, tol=forcing, maxiter=iterations)[0]
-
-        if not self.in_outputs:
-            return conjugate(lambda v: ridge * v + self.up(self.down(v)), right)
-        inner = conjugate(lambda r: ridge * r + self.down(self.up(r)), self.down(right))
-        return (right - self.up(inner)) / ridge
+        # In error space, whatever is smaller: an iteration is one pass down and one up in both, and only
+        # here is the residual that of the step itself, not σ² times it.
+        apply = lambda v: ridge * v + self.up(self.down(v))  # noqa: E731
+        return jax.scipy.sparse.linalg.cg(apply, right, tol=forcing, maxiter=iterations)[0]

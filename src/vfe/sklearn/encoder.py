@@ -130,7 +130,9 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _learn(self, x: np.ndarray, weights: PRNGKeyArray, key: PRNGKeyArray) -> vfe.Model:
         sizes = [int(self.n_components), *(int(n) for n in self.hidden_layer_sizes), x.shape[1]]
-        layers: Any = vfe.networks.dense(sizes, key=weights, activation=activation_of(self.activation))
+        layers: Any = vfe.networks.dense(
+            sizes, key=weights, activation=activation_of(self.activation), repeat_from=len(sizes)
+        )
         options: dict[str, Any] = {"solver": vfe.Exact()}
         if len(layers) > 1:
             options = {
@@ -154,7 +156,8 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             progress=bool(self.verbose),
             **options,
         )
-        # Rows of which nothing is seen have F = 0: their belief is the prior.
+        # Rows of which nothing is seen have F = 0 once their belief is the prior; until it is, in the first
+        # few epochs, the curve is too high by what they have.
         self.free_energy_curve_ = learned.history["total"] * rows / count
         self.n_iter_ = learned.epochs
         return learned.model
@@ -186,11 +189,12 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return np.asarray(percept.belief["z"].mean), np.asarray(percept.free_energy.total)
 
     def _laplace(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The modes, and F there, with the least F over all starts; F is infinite where there is none."""
+        """The modes, and F there, at the least E over all starts; F is infinite where there is none."""
         size = self._n_features_out
         conditioned, _ = condition(self.model_, {"x": block})
         draws = np.random.default_rng(0).normal(size=(int(self.restarts), size))
         best, least = np.zeros((len(block), size), np.float32), np.full(len(block), np.inf, np.float32)
+        found = least
         for draw in (np.zeros(size), *draws):
             place = jnp.broadcast_to(jnp.asarray(draw, float), best.shape)
             start = vfe.Laplace.from_vector(conditioned.layout, place)
@@ -198,10 +202,13 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 self.model_, {"x": block}, belief=start, solver=vfe.Anderson(), throw=False
             )
             total = np.asarray(percept.free_energy.total)
-            lower = total < least
+            # By the energy, which is bounded: F has no least where the curvature vanishes.
+            energy = np.where(np.isfinite(total), np.asarray(percept.trace)[:, -1], np.inf)
+            lower = energy < least
             best = np.where(lower[:, None], np.asarray(percept.belief["z"].mean), best)
-            least = np.where(lower, total, least)
-        return best, least
+            found = np.where(lower, total, found)
+            least = np.where(lower, energy, least)
+        return best, found
 
     def transform(self, X: Any) -> np.ndarray:
         """⟨z⟩ given what is there of each row, (n, n_components).

@@ -53,7 +53,9 @@ def _inputs(estimator: Any, X: Any, **options: Any) -> Any:
 
 def _layers(estimator: Any, inputs: int, outputs: int, key: PRNGKeyArray) -> list[Any]:
     sizes = [inputs, *(int(n) for n in estimator.hidden_layer_sizes), outputs]
-    return vfe.networks.dense(sizes, key=key, activation=activation_of(estimator.activation))
+    return vfe.networks.dense(
+        sizes, key=key, activation=activation_of(estimator.activation), repeat_from=len(sizes)
+    )
 
 
 def _learn(estimator: Any, model: vfe.Model, x: np.ndarray, y: Any, key: PRNGKeyArray) -> vfe.Model:

@@ -1,7 +1,7 @@
 """Learning without collapse: test accuracy, epoch by epoch, of ways to learn one network.
 
     python benchmarks/supervised_on_images.py --data mnist.npz [--epochs 5] [--batch 128]
-        [--layer Dense] [--sizes 256 256] [--ways ...] [--seed 0]
+        [--layer Dense] [--sizes 256 256] [--depth 64 --residual] [--ways ...] [--seed 0]
 
 `--data`: an .npz file of images x_train, x_test (uint8) and labels y_train, y_test. Every way starts from
 the same weights with Adam (1e-3) and sees the same number of images; time is the median epoch, without the
@@ -101,7 +101,9 @@ def run(name: str, images: Images, options: argparse.Namespace, batch: int) -> t
     scale, settings = WAYS[name]
     sizes = [images.x.shape[1], *options.sizes, CLASSES]
     kind = {"Dense": Dense, "Activated": Activated}[options.layer]
-    layers = dense(sizes, key=jax.random.key(options.seed), layer=kind)
+    if options.depth:
+        sizes[1:-1] = options.sizes[:1] * (options.depth - 1)
+    layers = dense(sizes, key=jax.random.key(options.seed), layer=kind, residual=options.residual)
     accuracy: list[float] = []
     seconds: list[float] = []
     began = [time.perf_counter()]
@@ -143,6 +145,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
     parser.add_argument("--layer", choices=["Dense", "Activated"], default="Dense")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 256])
+    parser.add_argument("--depth", type=int, help="so many layers, levels of the first of the sizes")
+    parser.add_argument("--residual", action="store_true", help="z + f(z) between levels of equal size")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
     parser.add_argument("--train", type=int, help="learn from so many images only")
     parser.add_argument("--seed", type=int, default=0)

@@ -191,7 +191,7 @@ def test_parameters_inside_wrapped_layers_are_learned():
 
 
 def test_learning_digits_with_convolutions():
-    """A small convolutional network reads held-out digits at least as well as a dense one does."""
+    """A small convolutional network reads nine in ten of held-out digits, by other writers."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -211,7 +211,7 @@ def test_learning_digits_with_convolutions():
         key=KEY,
     )
     guess = predict(learned.model, {"x": x[1200:]}).argmax(-1)
-    assert (guess == labels[1200:]).mean() > 0.93
+    assert (guess == labels[1200:]).mean() > 0.9
 
 
 def batch_norm():

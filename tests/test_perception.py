@@ -310,7 +310,7 @@ def test_predictions():
     assert percept.sample(jax.random.key(0))["z"].shape == (2, 2)
     point = vfe.perceive(model, {"x": x}, belief=vfe.Point)
     assert_close(point.prediction("x", samples=4), np.asarray(point.belief["z"].mean) @ weight.T, 1e-12)
-    with pytest.raises(ValueError, match="not an observed node"):
+    with pytest.raises(ValueError, match="neither an observed node"):
         percept.prediction("z")
 
 

@@ -27,12 +27,12 @@ class Rows:
             raise ValueError(f'Rows: got {arrays!r}; wanted a dictionary of arrays, such as {{"x": x}}.')
         self.arrays = dict(arrays)
         for name, array in self.arrays.items():
+            if not all(np.ndim(a) for a in _parts(array)):
+                raise ValueError(f"Rows: {name!r} is a number; wanted an array with a row per observation.")
             if not all(hasattr(a, "dtype") and hasattr(a, "shape") for a in _parts(array)):
                 raise ValueError(
                     f"Rows: {name!r} is a {type(array).__name__}; wanted an array; write np.asarray(...)."
                 )
-            if not all(np.ndim(a) for a in _parts(array)):
-                raise ValueError(f"Rows: {name!r} is a number; wanted an array with a row per observation.")
         counts = {name: len(_parts(array)[0]) for name, array in self.arrays.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"Rows: the arrays have {counts} rows; wanted equally many.")

@@ -15,6 +15,7 @@ from vfe.conditioning import condition
 from vfe.sklearn.activations import activation_of
 from vfe.sklearn.training import (
     Patience,
+    advised,
     check_settings,
     filled,
     in_blocks,
@@ -145,17 +146,18 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layers = [vfe.Affine(layers[0].weight, layers[0].bias)]
         count, batch = len(x), int(self.batch_size)
         rows = whole_batches(count, batch)
-        learned = vfe.learn(
-            _model(tuple(layers), 1.0),
-            {"x": filled(x, rows, np.nan)},
-            epochs=int(self.max_iter),
-            batch_size=batch,
-            key=key,
-            optimiser=optimiser(float(self.learning_rate), 0.0),
-            callback=Patience(self.tol, int(self.n_iter_no_change), rows / count),
-            progress=bool(self.verbose),
-            **options,
-        )
+        with advised():
+            learned = vfe.learn(
+                _model(tuple(layers), 1.0),
+                {"x": filled(x, rows, np.nan)},
+                epochs=int(self.max_iter),
+                batch_size=batch,
+                key=key,
+                optimiser=optimiser(float(self.learning_rate), 0.0),
+                callback=Patience(self.tol, int(self.n_iter_no_change), rows / count),
+                progress=bool(self.verbose),
+                **options,
+            )
         # Rows of which nothing is seen have F = 0 once their belief is the prior; until it is, in the first
         # few epochs, the curve is too high by what they have.
         self.free_energy_curve_ = learned.history["total"] * rows / count

@@ -15,6 +15,7 @@ import vfe
 from vfe.sklearn.activations import activation_of
 from vfe.sklearn.training import (
     Patience,
+    advised,
     check_settings,
     filled,
     in_blocks,
@@ -67,21 +68,22 @@ def _learn(estimator: Any, model: vfe.Model, x: np.ndarray, y: Any, key: PRNGKey
     seen: dict[str, Any] = {"x": filled(x, rows, 0.0), "y": filled(y, rows, missing)}
     if y.ndim == 1:
         seen["y"] = vfe.masked(seen["y"], present)
-    learned = vfe.learn(
-        model,
-        seen,
-        epochs=int(estimator.max_iter),
-        batch_size=batch,
-        key=key,
-        belief=vfe.Point,
-        solver=vfe.Anderson() if estimator.solver is None else estimator.solver,
-        keep_beliefs=False,
-        perception_steps=int(estimator.perception_steps),
-        rtol=1e-2,
-        optimiser=optimiser(float(estimator.learning_rate), float(estimator.weight_decay)),
-        callback=Patience(estimator.tol, int(estimator.n_iter_no_change), rows / count),
-        progress=bool(estimator.verbose),
-    )
+    with advised():
+        learned = vfe.learn(
+            model,
+            seen,
+            epochs=int(estimator.max_iter),
+            batch_size=batch,
+            key=key,
+            belief=vfe.Point,
+            solver=vfe.Anderson() if estimator.solver is None else estimator.solver,
+            keep_beliefs=False,
+            perception_steps=int(estimator.perception_steps),
+            rtol=1e-2,
+            optimiser=optimiser(float(estimator.learning_rate), float(estimator.weight_decay)),
+            callback=Patience(estimator.tol, int(estimator.n_iter_no_change), rows / count),
+            progress=bool(estimator.verbose),
+        )
     # Rows without a target stay at the feed-forward pass, where their energy is a constant.
     total, energies = learned.history["total"], np.asarray(learned.free_energy.total, np.float64)
     constant = float(energies[count:].mean()) if rows > count else 0.0

@@ -1,8 +1,9 @@
 """What every estimator does around `vfe.learn`: settings checked, whole batches, keys, when to stop."""
 
+import contextlib
 import functools
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from jaxtyping import PRNGKeyArray
 from sklearn.utils import check_random_state
 
 from vfe.model import Model
+from vfe.perception import DivergenceError
 
 # Predictions are made on blocks of these sizes only, so that they are compiled at most twice.
 BLOCKS = (64, 1024)
@@ -100,6 +102,21 @@ def in_blocks(function: Callable[[np.ndarray], Any], x: np.ndarray, value: Any, 
     return jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
 
+@contextlib.contextmanager
+def advised() -> Iterator[None]:
+    """Where learning falls apart, say what to do about it in scikit-learn's terms.
+
+    **Raises:** `ValueError` in the place of `DivergenceError`.
+    """
+    try:
+        yield
+    except DivergenceError as error:
+        raise ValueError(
+            "learning fell apart. Standardise the features (sklearn.preprocessing.StandardScaler in a "
+            f"pipeline), or lower learning_rate. ({error})"
+        ) from error
+
+
 class Patience:
     """A callback that ends learning when F has not fallen by `tol` for `epochs` epochs in a row.
 
@@ -113,10 +130,7 @@ class Patience:
     def __call__(self, epoch: int, numbers: dict[str, Any], model: Model) -> bool:
         total = numbers["total"] * self.share
         if not np.isfinite(total):
-            raise ValueError(
-                f"F is {total} after epoch {epoch}: learning fell apart. Standardise the features "
-                "(sklearn.preprocessing.StandardScaler in a pipeline), or lower learning_rate."
-            )
+            raise DivergenceError(f"F is {total} after epoch {epoch}.")
         self.waited = 0 if total < self.best - self.tol else self.waited + 1
         self.best = min(self.best, total)
         return self.waited >= self.epochs

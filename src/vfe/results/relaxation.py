@@ -101,7 +101,7 @@ def _changes(relaxation: "Relaxation", ax: Any) -> None:
     ax.axvline(0, color=PALE, linewidth=0.8)
     _name_rows(ax, names)
     word = "energy" if relaxation.reached.entropies is None else "F"
-    ax.set_title(f"{word} by level, above the feed-forward pass")
+    ax.set_title(f"{word} less feed-forward pass")
     ax.set_xlabel("mean nats")
     ax.legend(loc="best")
 

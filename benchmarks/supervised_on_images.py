@@ -1,7 +1,8 @@
 """Learning without collapse: test accuracy, epoch by epoch, of ways to learn one network.
 
     python benchmarks/supervised_on_images.py --data mnist.npz [--epochs 5] [--batch 128]
-        [--layer Dense] [--sizes 256 256] [--depth 64 --residual] [--ways ...] [--seed 0]
+        [--layer Dense] [--sizes 256 256] [--depth 64 --residual] [--scale 0.04]
+        [--ways ...] [--seed 0]
 
 `--data`: an .npz file of images x_train, x_test (uint8) and labels y_train, y_test. Every way starts from
 the same weights with Adam (1e-3) and sees the same number of images; time is the median epoch, without the
@@ -99,6 +100,7 @@ def backpropagation(
 def run(name: str, images: Images, options: argparse.Namespace, batch: int) -> tuple[list[float], float]:
     """Test accuracy after every epoch, and the median seconds of an epoch."""
     scale, settings = WAYS[name]
+    scale = scale if options.scale is None else options.scale
     sizes = [images.x.shape[1], *options.sizes, CLASSES]
     kind = {"Dense": Dense, "Activated": Activated}[options.layer]
     if options.depth:
@@ -147,6 +149,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--depth", type=int, help="so many layers, levels of the first of the sizes")
     parser.add_argument("--residual", action="store_true", help="z + f(z) between levels of equal size")
+    parser.add_argument("--scale", type=float, help="of the hidden levels, instead of each way's own")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
     parser.add_argument("--train", type=int, help="learn from so many images only")
     parser.add_argument("--seed", type=int, default=0)

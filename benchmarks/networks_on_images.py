@@ -178,14 +178,9 @@ def ask(
         print(f"  {name}, {word}: label {label:.1f} % right{tail}  ({seconds:.0f} s)", flush=True)
 
 
-def run_generative(images: Images, epochs: int | None, asked: int) -> None:
-    """A label and a latent above, the image below; the label is summed over with Laplace beliefs."""
-    pixels = images.x_train.shape[1]
-    latent, width = (24, 96) if images.large else (12, 64)
-    layers = dense([10 + latent, width, pixels], key=KEY, activation=jnp.tanh)
-    model = generative(layers, labels=10, latent=latent, scale=0.3)
-    baselines(images, latent + 10, asked)
-    model = learn(
+def learn_jointly(model: vfe.Model, images: Images, epochs: int | None) -> vfe.Model:
+    """Learn p(x, label) from images with their labels, at equilibrium and with a decay of the weights."""
+    return learn(
         model,
         {"x": images.x_train, "label": images.y_train},
         lambda model: "",
@@ -195,6 +190,16 @@ def run_generative(images: Images, epochs: int | None, asked: int) -> None:
         rate=3e-3,
         decay=2.0 if images.large else 3.0,
     )
+
+
+def run_generative(images: Images, epochs: int | None, asked: int) -> None:
+    """A label and a latent above, the image below; the label is summed over with Laplace beliefs."""
+    pixels = images.x_train.shape[1]
+    latent, width = (24, 96) if images.large else (12, 64)
+    layers = dense([10 + latent, width, pixels], key=KEY, activation=jnp.tanh)
+    model = generative(layers, labels=10, latent=latent, scale=0.3)
+    baselines(images, latent + 10, asked)
+    model = learn_jointly(model, images, epochs)
 
     def answer(x: np.ndarray) -> np.ndarray:
         percept = vfe.perceive(
@@ -225,16 +230,7 @@ def run_two_way(images: Images, epochs: int | None, asked: int) -> None:
         scale=0.3,
     )
     baselines(images, latent if images.large else 24, asked)
-    model = learn(
-        model,
-        {"x": images.x_train, "label": images.y_train},
-        lambda model: "",
-        epochs=epochs or (8 if images.large else 30),
-        batch=128 if images.large else 32,
-        steps=20,
-        rate=3e-3,
-        decay=2.0 if images.large else 3.0,
-    )
+    model = learn_jointly(model, images, epochs)
 
     def answer(x: np.ndarray) -> np.ndarray:
         percept = vfe.perceive(

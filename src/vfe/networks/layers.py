@@ -13,10 +13,15 @@ from vfe.cascade import identity
 from vfe.networks.repeated import gathered
 
 
-class Dense(eqx.Module):
-    """g(z) = W φ(z) + b: levels hold what comes before the nonlinearity.
+# Up to this width and this number of equal layers, weights move at the rate of the optimiser.
+NARROW, SHALLOW = 256, 4
 
-    **Arguments:** `weight`: (out, in); `bias`: (out,); `activation`: φ.
+
+class Dense(eqx.Module):
+    """g(z) = W φ(z) + b, W = c · weight: levels hold what comes before the nonlinearity.
+
+    **Arguments:** `weight`: (out, in); `bias`: (out,); `activation`: φ; `multiplier`: c, which says how far
+    W moves when an optimiser such as Adam moves `weight` by its rate (see `dense`).
 
     **Example:** `vfe.networks.Dense(jnp.ones((3, 2)), jnp.zeros(3), jnp.tanh)(jnp.zeros(2))`.
     """
@@ -24,13 +29,14 @@ class Dense(eqx.Module):
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
     activation: Callable[[Array], Array] = eqx.field(static=True, default=identity)
+    multiplier: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, z: Array) -> Array:
-        return self.weight @ self.activation(jnp.ravel(z)) + self.bias
+        return self.weight @ (self.multiplier * self.activation(jnp.ravel(z))) + self.bias
 
 
 class Activated(eqx.Module):
-    """g(z) = φ(W z + b): levels hold what comes after the nonlinearity.
+    """g(z) = φ(W z + b), W = c · weight: levels hold what comes after the nonlinearity.
 
     **Arguments:** as in `Dense`.
 
@@ -40,9 +46,10 @@ class Activated(eqx.Module):
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
     activation: Callable[[Array], Array] = eqx.field(static=True, default=identity)
+    multiplier: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, z: Array) -> Array:
-        return self.activation(self.weight @ jnp.ravel(z) + self.bias)
+        return self.activation(self.weight @ (self.multiplier * jnp.ravel(z)) + self.bias)
 
 
 class Residual(eqx.Module):
@@ -96,8 +103,17 @@ def dense(
     g is `gain`, by default 1 / ⟨φ(u)²⟩ for u ~ N(0, 1), so that levels keep a variance of order one; 1 for
     the first layer and for the last. Deep plain networks of an odd φ such as tanh want `gain=1.0`: with
     more, a small change of one level grows from level to level (the edge of chaos is at g φ′(0)² = 1). With
-    `residual=True`, layers between levels of equal size become z + f(z) / √(number of such layers), so
-    that the variance stays of order one at any depth.
+    `residual=True`, layers between levels of equal size become z + f(z) / √N, N the number of such layers,
+    so that the variance stays of order one at any depth.
+
+    A learning rate transfers across widths and depths, because W = c · weight with
+
+        c = min(1, 256 / in) · min(1, 4 / N),   with the root of the second factor for residual layers,
+
+    where `in` counts for every layer but the first, and N, the number of layers between levels of equal
+    size, for these alone. `weight` is drawn with variance g / (c² in), so W is as said above; but where Adam
+    moves every element of `weight` by its rate, W moves by c times the rate, and what a step changes at the
+    output has one size for all widths beyond 256 and all depths.
 
     **Arguments:** `sizes`: of every level, input and output included; `layer`: `Dense` or `Activated`;
     `repeat_from`: a run of at least so many layers of equal size is one `Repeated` layer, so that compiling
@@ -108,21 +124,25 @@ def dense(
     **Example:** `vfe.networks.dense([784, 256, 256, 10], key=jax.random.key(0))`.
 
     **Source:** He et al. 2015 (variance-preserving weights); Poole et al. 2016 (edge of chaos); Yang et
-    al. 2023 (depth 1/√L).
+    al. 2022 (width), 2023 (depth 1/√L).
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"dense: got sizes {list(sizes)}; wanted at least two, each at least 1.")
     gain = unit_gain(activation, "dense") if gain is None else checked_gain(gain, "dense")
     pairs = list(itertools.pairwise(sizes))
-    skips = [residual and a == b and 0 < i < len(pairs) - 1 for i, (a, b) in enumerate(pairs)]
+    equal = [a == b and 0 < i < len(pairs) - 1 for i, (a, b) in enumerate(pairs)]
+    slower = min(1.0, SHALLOW / max(1, sum(equal)))
     found: list[Any] = []
     for i, ((n_in, n_out), k) in enumerate(zip(pairs, jax.random.split(key, len(pairs)), strict=True)):
         first, last = i == 0, i == len(pairs) - 1
         phi = identity if (first if layer is Dense else last) else activation
         variance = (1.0 if first or last else gain) / n_in
-        weight = jnp.sqrt(variance) * jax.random.normal(k, (n_out, n_in))
-        one: Any = layer(weight, jnp.zeros(n_out), phi)
-        found.append(Residual(one, sum(skips) ** -0.5) if skips[i] else one)
+        multiplier = 1.0 if first else min(1.0, NARROW / n_in)
+        if equal[i]:
+            multiplier *= slower**0.5 if residual else slower
+        weight = jnp.sqrt(variance) / multiplier * jax.random.normal(k, (n_out, n_in))
+        one: Any = layer(weight, jnp.zeros(n_out), phi, multiplier)
+        found.append(Residual(one, sum(equal) ** -0.5) if residual and equal[i] else one)
     # The first and the last layer stay their own: what they give is the highest level, and the output.
     return [*found[:1], *gathered(found[1:-1], repeat_from), *found[1:][-1:]]
 

@@ -29,8 +29,9 @@ def supervised(
 
     z_i ~ N(g_i(z_{i+1}), s²) with the layers' outputs as means; the nodes are x (a `vfe.given` input),
     z_n … z1, and y. A `Repeated` layer makes one node of its levels, such as z63to2. By default
-    s² = 1 / (number of layers): the hidden noise of all levels together is of the order of one output
-    variance, whatever the depth.
+    s² = 1 / (10 · number of layers): the hidden noise of all levels together is a tenth of one output
+    variance, whatever the depth. (With ten times as much, learning on the energy alone loses up to two
+    points of accuracy; between a third and three times as much, no difference was seen.)
 
     **Arguments:** `layers`: callables of one value, from the input down (`vfe.networks.dense`,
     `vfe.networks.convolutional`, Equinox modules, your own); a level has whatever shape its layer gives;
@@ -55,7 +56,7 @@ def supervised(
         )
     shape = as_shape(inputs)
     shapes = chain_shapes("supervised", layers, shape, "the input")
-    spread = sum(map(levels_of, layers)) ** -0.5 if scale is None else scale
+    spread = (10 * sum(map(levels_of, layers))) ** -0.5 if scale is None else scale
     nodes: dict[str, AbstractConditional] = {"x": given(shape)}
     above = add_levels(nodes, layers[:-1], level_names(layers[:-1]), "x", spread, shapes[:-1])
     last = below(nodes[above], layers[-1])

@@ -40,7 +40,7 @@ def move(
     stalled: Array | None = None,
 ) -> Progress:
     """Progress at new parameters, with the objective and its gradient evaluated there."""
-    value, gradient = jax.value_and_grad(objective.value)(vector)
+    value, gradient = objective.evaluate(vector)
     return Progress(vector, value, gradient, progress.stalled if stalled is None else stalled, memory)
 
 

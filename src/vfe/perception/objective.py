@@ -45,6 +45,10 @@ class AbstractObjective(eqx.Module):
         """The derivative of what is minimised."""
         return jax.grad(self.value)(vector)
 
+    def evaluate(self, vector: Float[Array, " m"]) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+        """Its value and its derivative where a step ends."""
+        return jax.value_and_grad(self.value)(vector)
+
 
 class Objective(AbstractObjective):
     """F (or, for a Point, E) as a function of the belief's parameters λ."""
@@ -81,6 +85,32 @@ class ErrorObjective(AbstractObjective):
 
     def value(self, vector: Float[Array, " n"]) -> Float[Array, ""]:
         return self.conditioned.error_energy(vector)
+
+
+class LastObjective(AbstractObjective):
+    """What is minimised, where no step will follow: of the place where the last one ends, only the value.
+
+    The derivative there costs as much again, and nothing would go down along it. It reads zero, so that
+    where two values agree up to rounding, the slope before the step decides.
+    """
+
+    inner: AbstractObjective
+    conditioned: Conditioned
+    expectation: AbstractExpectation
+    key: PRNGKeyArray
+
+    def __init__(self, inner: AbstractObjective) -> None:
+        self.inner = inner
+        self.conditioned, self.expectation, self.key = inner.conditioned, inner.expectation, inner.key
+
+    def belief(self, vector: Float[Array, " m"]) -> Any:
+        return self.inner.belief(vector)
+
+    def value(self, vector: Float[Array, " m"]) -> Float[Array, ""]:
+        return self.inner.value(vector)
+
+    def evaluate(self, vector: Float[Array, " m"]) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+        return self.value(vector), jnp.zeros_like(vector)
 
 
 def pose_in_errors(

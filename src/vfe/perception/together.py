@@ -11,7 +11,7 @@ from vfe.beliefs import Point
 from vfe.conditioning import Conditioned
 from vfe.expectation import AbstractExpectation, Enumerate
 from vfe.perception.loop import AbstractSolver, Progress, advance, largest
-from vfe.perception.objective import ErrorObjective
+from vfe.perception.objective import ErrorObjective, LastObjective
 
 
 def relax(
@@ -28,7 +28,8 @@ def relax(
 
     The same steps and the same stop per observation as in `perceive`: an observation that has arrived
     stays where it is, so its answer does not depend on the others. But there is one loop over the batch,
-    so the solver's memory is never copied to hold it back, which for deep networks is most of the time.
+    so the solver's memory is never copied to hold it back, which for deep networks is most of the time; and
+    where the last step ends, only the objective is evaluated, not its derivative.
 
     **Arguments:** `conditioned`: a batch, whose arrays have one leading axis; the rest as in `perceive`.
     """
@@ -55,38 +56,49 @@ def relax(
 
     def going(carry: Any) -> Array:
         dynamic, scale, steps = carry
-        return (steps < max_steps) & jnp.any(unfinished(eqx.combine(dynamic, static), scale))
+        return (steps < max_steps - 1) & jnp.any(unfinished(eqx.combine(dynamic, static), scale))
 
-    def body(carry: Any) -> Any:
-        dynamic, scale, steps = carry
-        p = eqx.combine(dynamic, static)
+    def onward(p: Progress, scale: Array, steps: Array, last: bool) -> Progress:
+        """One step of all that have not arrived; the others stay where they are."""
         busy = unfinished(p, scale)
 
         def one(c: Conditioned, p: Progress) -> Progress:
             objective, _ = solver.pose(c, Point.start(c, key), chosen, key)
-            return advance(objective, solver, p, steps)
+            return advance(LastObjective(objective) if last else objective, solver, p, steps)
 
         new = conditioned.over(one, p)
         keep = lambda a, b: jnp.where(busy.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
-        new = Progress(
+        return Progress(
             keep(new.vector, p.vector),
             keep(new.value, p.value),
             keep(new.gradient, p.gradient),
             keep(new.stalled, p.stalled),
             new.memory,
         )
+
+    def body(carry: Any) -> Any:
+        dynamic, scale, steps = carry
+        new = onward(eqx.combine(dynamic, static), scale, steps, last=False)
         scale = jnp.maximum(scale, jax.vmap(largest)(new.gradient))
         return eqx.filter(new, eqx.is_array), scale, steps + 1
 
     first, scale = conditioned.over(start)
     dynamic, static = eqx.partition(first, eqx.is_array)
-    dynamic, _, _ = jax.lax.while_loop(going, body, (dynamic, scale, jnp.zeros((), int)))
-    last: Progress = eqx.combine(dynamic, static)
+    dynamic, scale, steps = jax.lax.while_loop(going, body, (dynamic, scale, jnp.zeros((), int)))
+    before: Progress = eqx.combine(dynamic, static)
+
+    def ended(p: Progress) -> tuple[Array, Array]:
+        return p.vector, finite(p)
+
+    vectors, good = jax.lax.cond(
+        (steps < max_steps) & jnp.any(unfinished(before, scale)),
+        lambda: ended(onward(before, scale, steps, last=True)),
+        lambda: ended(before),
+    )
 
     def place(c: Conditioned, vector: Array) -> Point:
         objective, _ = solver.pose(c, Point.start(c, key), chosen, key)
         return objective.belief(vector)
 
-    good = finite(last)
-    vectors = jnp.where(good[:, None], last.vector, first.vector)
+    vectors = jnp.where(good[:, None], vectors, first.vector)
     return conditioned.over(place, vectors), good

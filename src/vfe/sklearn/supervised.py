@@ -126,7 +126,7 @@ class PredictiveCodingClassifier(ClassifierMixin, BaseEstimator):
 
     - `hidden_layer_sizes`: of the hidden levels, from the input on; `activation`: "gelu", "identity",
       "logistic", "relu", "silu", "tanh" or a function of an array (to be pickled, one of a module).
-    - `hidden_scale`: s, by default 1 / √(number of layers); `perception_steps` per minibatch, of
+    - `hidden_scale`: s, by default 1 / √(10 · number of layers); `perception_steps` per minibatch, of
       `solver` (`vfe.Anderson()` by default).
     - `learning_rate` of AdamW and its `weight_decay`; `batch_size`; `max_iter`: epochs at most;
       learning ends when E has not fallen by `tol` nats per observation for `n_iter_no_change` epochs.

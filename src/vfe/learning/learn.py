@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from vfe.beliefs import AbstractBelief, Particles
+from vfe.beliefs import AbstractBelief, GaussNewtonLaplace, Particles, Point
 from vfe.conditioning import Conditioned, condition
-from vfe.expectation import AbstractExpectation
+from vfe.curvature import check_gauss_newton
+from vfe.expectation import AbstractExpectation, Taylor
 from vfe.free_energy import FreeEnergy, is_laplace
 from vfe.learning.contrast import Contrast
 from vfe.learning.course import Course
@@ -21,13 +22,14 @@ from vfe.learning.feed import AbstractFeed, Resident, open_feed
 from vfe.learning.gradient import CentredNudging, ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.history import stack
 from vfe.learning.learned import Learned
+from vfe.learning.modes import MOST_NUMBERS, Modes
 from vfe.learning.nudging import check_nudging
 from vfe.learning.parallel import Placement
+from vfe.learning.plan import Plan, sought
 from vfe.learning.resume import Checkpoint, Settled, cursor_for
 from vfe.learning.shared import refuse_minibatches
 from vfe.learning.sound import check_weights
 from vfe.learning.source import is_source
-from vfe.learning.step import Plan
 from vfe.learning.store import count_of, first_store, given_store
 from vfe.learning.trainable import (
     encoder_of,
@@ -41,9 +43,6 @@ from vfe.learning.trainable import (
 from vfe.model import Model
 from vfe.perception.langevin import Langevin
 from vfe.perception.perceive import Settings, default_family, family_of
-
-# Eight gigabytes in single precision.
-MOST_KEPT = 2**31
 
 
 @functools.cache
@@ -175,6 +174,8 @@ def learn(
         folder.settle(key, batch_size, found)
     if keep_beliefs and isinstance(observed, Mapping):
         _refuse_large_store(conditioned, family)
+    if family is GaussNewtonLaplace:
+        _check_gauss_newton(conditioned, contrast, expectation)
     spec = trainable(model, where)
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):
@@ -220,7 +221,7 @@ def learn(
     if validation is not None:
         seen, _, val_labels = _prepare(model, validation, belief, solver, contrast)
         state["validation"] = first_store(
-            seen, family, None, start_key, val_labels, contrast and contrast.node
+            seen, sought(family), None, start_key, val_labels, contrast and contrast.node
         )
         watch = placement.put((seen, val_labels))
     now = Settled(0, state, [], [], placement.exchanged(feed.cursor()))
@@ -262,10 +263,13 @@ def learn(
     state = placement.plain(now.state)
     model, family = joined(state["learned"], fixed, family)
     final: FreeEnergy = jax.tree.map(jnp.asarray, last)
+    kept = None if state["store"] is None else state["store"].get("belief")
+    if kept is not None and sought(family) is not family:
+        kept = Modes(kept, placement.plain(conditioned), contrast and contrast.node)
     return Learned(
         model,
         family,
-        None if state["store"] is None else state["store"].get("belief"),
+        kept,
         final,
         history,
         final.kind.value,
@@ -294,7 +298,9 @@ def _initial(
             )
         return None
     if given is None:
-        return first_store(conditioned, family, contrast, key, labels)
+        return first_store(conditioned, sought(family), contrast, key, labels)
+    if isinstance(given, GaussNewtonLaplace):
+        given = Point(given.layout, given.location)
     return given_store(given, conditioned, observed, model, contrast)
 
 
@@ -317,11 +323,24 @@ def _refuse_kept_beliefs(keep: bool, family: Any, observed: Any) -> None:
 
 def _refuse_large_store(conditioned: Conditioned, family: Any) -> None:
     size, count = conditioned.layout.size, count_of(conditioned)
-    if conditioned.repeats is None and is_laplace(family) and count * size**2 > MOST_KEPT:
+    if conditioned.repeats is None and is_laplace(sought(family)) and count * size**2 > MOST_NUMBERS:
         raise ValueError(
             f"learn: {family.__name__} beliefs of {count:,} observations about {size:,} hidden elements "
-            f"would be {count * size**2:,} numbers to keep (at most {MOST_KEPT:,}); write "
-            "keep_beliefs=False (every visit starts afresh), or take belief=vfe.Point."
+            f"would be {count * size**2:,} numbers to keep (at most {MOST_NUMBERS:,}); write "
+            "keep_beliefs=False (every visit starts afresh), or take belief=vfe.GaussNewtonLaplace, of "
+            "which the modes alone are kept, or vfe.Point."
+        )
+
+
+def _check_gauss_newton(
+    conditioned: Conditioned, contrast: Contrast | None, expectation: AbstractExpectation | None
+) -> None:
+    inner = conditioned if contrast is None else conditioned.clamp(contrast.node, jnp.zeros((), int))
+    check_gauss_newton(inner)
+    if not isinstance(expectation, Taylor | None):
+        raise ValueError(
+            f"learn: F of vfe.GaussNewtonLaplace beliefs is taken in closed form, without an expectation; "
+            f"got {type(expectation).__name__}. Leave expectation= out, or take belief=vfe.Laplace."
         )
 
 

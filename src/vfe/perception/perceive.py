@@ -334,7 +334,7 @@ def infer(
         vector, outcome = run(objective, chosen, vector, *limits)
     outcome = jax.lax.stop_gradient(outcome)
     live = eqx.tree_at(lambda o: o.conditioned, objective, conditioned)
-    belief = objective.belief(attach(jax.lax.stop_gradient(vector), live))
+    belief = live.belief(attach(jax.lax.stop_gradient(vector), live))
     if family is Laplace:
         return _curve(conditioned, belief, outcome)
     if family is GaussNewtonLaplace:

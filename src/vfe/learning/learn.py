@@ -112,10 +112,10 @@ def learn(
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
       version of one observation's arrays at each visit; `validation`: arrays on which beliefs, but not
       parameters, follow, to watch F on what is not learned from.
-    - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine (an
-      iterable must then say where it is, by `state_dict` and `load_state_dict`, or by `get_state` and
-      `set_state` of its iterator). `callback(epoch, numbers, model)`: stops learning by returning True.
-      `progress`: a bar with F.
+    - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine, with
+      the settings of that run (an iterable must then say where it is, by `state_dict` and
+      `load_state_dict`, or by `get_state` and `set_state` of its iterator).
+      `callback(epoch, numbers, model)`: stops learning by returning True. `progress`: a bar with F.
     - `devices`: those that share the observations of a minibatch, such as `jax.devices()`; of several
       processes (`jax.distributed`) each reads its share of a source, or of an iterable brings its own, and
       the first one writes the checkpoints. By default JAX's default device.
@@ -170,8 +170,6 @@ def learn(
         conditioned, labels = feed.conditioned, None
         family = default_family(conditioned, solver) if belief is None else belief
         _refuse_kept_beliefs(keep_beliefs, family, observed)
-    if folder is not None:
-        folder.settle(key, batch_size, found)
     if keep_beliefs and isinstance(observed, Mapping):
         _refuse_large_store(conditioned, family)
     if family is GaussNewtonLaplace:
@@ -210,6 +208,8 @@ def learn(
     )
     learned, fixed = split(model, spec, family)
     state: dict[str, Any] = {"learned": learned, "optimiser": plan.optimiser.init(learned), "store": None}
+    if folder is not None:
+        folder.settle(key, batch_size, plan, state["optimiser"], found)
     if isinstance(observed, Mapping):
         state["store"] = _initial(
             keep_beliefs, given, conditioned, observed, model, family, contrast, start_key, labels

@@ -299,11 +299,19 @@ def test_the_order_is_a_function_of_the_key():
 def test_f_is_in_the_order_of_the_data(size):
     """With a rate of zero every batch sees the same model, so F is −ln p(x) of each observation."""
     x, _ = toy()
-    model = factor_model(x, 1)
+    model, told = factor_model(x, 1), []
     learned = vfe.learn(
-        model, {"x": x}, epochs=1, batch_size=size, solver=vfe.Exact(), optimiser=optax.sgd(0.0)
+        model,
+        {"x": x},
+        epochs=1,
+        batch_size=size,
+        solver=vfe.Exact(),
+        optimiser=optax.sgd(0.0),
+        callback=lambda epoch, numbers, model: told.append(numbers["observations"]),
     )
-    assert_close(learned.free_energy.total, -vfe.exact.log_evidence(model, {"x": x}), 1e-10)
+    wanted = -vfe.exact.log_evidence(model, {"x": x})
+    assert_close(learned.free_energy.total, wanted, 1e-10)
+    assert_close(told[0], wanted, 1e-10, "what the callback is told")
     means = vfe.exact.posterior(model, {"x": x})["z"].mean
     assert_close(learned.belief["z"].mean, means, 1e-10, "beliefs in the order of the data")
 
@@ -807,13 +815,25 @@ def test_a_second_call_does_not_trace_again():
     assert second <= 3, f"traced {second} times"
 
 
-def test_batches_in_groups():
-    """Every batch once, in order, in groups of one size that jit sees as one shape."""
-    order = np.random.default_rng(0).permutation(470)
-    found = batches(order, 10)
-    groups = in_groups(found)
-    assert {g.shape for g in groups} == {(1, 10)}  # 47 is prime and above the largest group
-    assert np.array_equal(np.concatenate(groups).ravel(), order)
-    groups = in_groups(batches(order, 5))
-    assert {g.shape for g in groups} == {(2, 5)}
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("count", "largest", "sizes"),
+    [
+        (1, 32, [1]),
+        (31, 32, [31]),
+        (94, 47, [47, 47]),
+        (47, 32, [24, 23]),  # a prime number of minibatches
+        (53, 32, [27, 26]),
+        (94, 32, [32, 32, 30]),
+        (96, 32, [32, 32, 32]),
+        (60, 32, [30, 30]),
+        (7, 3, [3, 3, 1]),
+        (7, 1, [1] * 7),
+    ],
+)
+def test_batches_in_groups(count, largest, sizes):
+    """Every batch once, in order, in groups of which only the last may have another shape."""
+    order = np.random.default_rng(0).permutation(5 * count)
+    groups = in_groups(batches(order, 5), largest)
+    assert [g.shape for g in groups] == [(n, 5) for n in sizes]
     assert np.array_equal(np.concatenate(groups).ravel(), order)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
@@ -115,7 +116,8 @@ def learn(
     - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine, with
       the settings of that run (an iterable must then say where it is, by `state_dict` and
       `load_state_dict`, or by `get_state` and `set_state` of its iterator).
-      `callback(epoch, numbers, model)`: stops learning by returning True. `progress`: a bar with F.
+      `callback(epoch, numbers, model)`: stops learning by returning True; `numbers`: those of the history,
+      and F of each observation as `numbers["observations"]`. `progress`: a bar with F.
     - `devices`: those that share the observations of a minibatch, such as `jax.devices()`; of several
       processes (`jax.distributed`) each reads its share of a source, or of an iterable brings its own, and
       the first one writes the checkpoints. By default JAX's default device.
@@ -238,7 +240,9 @@ def learn(
             if folder is not None and (now.done % checkpoint_every == 0 or now.done == epochs):
                 folder.save(now)
             if callback is not None and callback(
-                now.done, now.rows[-1], joined(placement.plain(now.state["learned"]), fixed, family)[0]
+                now.done,
+                _numbers(now, course),
+                joined(placement.plain(now.state["learned"]), fixed, family)[0],
             ):
                 status = f"stopped by the callback after epoch {now.done}"
                 break
@@ -277,6 +281,12 @@ def learn(
         status,
         course.failed,
     )
+
+
+def _numbers(now: Settled, course: Course) -> dict[str, Any]:
+    """What a callback is told of the last epoch."""
+    assert course.last is not None  # an epoch is done
+    return {**now.rows[-1], "observations": np.asarray(course.last.per_observation)}
 
 
 def _initial(

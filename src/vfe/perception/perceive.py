@@ -27,7 +27,7 @@ from vfe.beliefs import (
     Particles,
     Point,
 )
-from vfe.conditioning import Conditioned, condition
+from vfe.conditioning import Conditioned, Energies, condition
 from vfe.curvature import check_gauss_newton, curved
 from vfe.declared import hidden_gaussians, why_not_quadratic
 from vfe.elimination import check_size
@@ -332,6 +332,11 @@ def infer(
         vector, outcome = _run_to_minimum(objective, chosen, vector, limits)
     else:
         vector, outcome = run(objective, chosen, vector, *limits)
+    if conditioned.partial and isinstance(target, Point):
+        # The trace is of E, without what the idle coordinates of elements that are present have at rest.
+        rest = Energies({}, held.idle_energies(jnp.zeros_like(target.location)))
+        rest = rest.total(held.weight, held.shared)
+        outcome = eqx.tree_at(lambda o: o.trace, outcome, outcome.trace - rest)
     outcome = jax.lax.stop_gradient(outcome)
     live = eqx.tree_at(lambda o: o.conditioned, objective, conditioned)
     belief = live.belief(attach(jax.lax.stop_gradient(vector), live))

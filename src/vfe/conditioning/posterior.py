@@ -469,7 +469,7 @@ class Conditioned(eqx.Module):
         return 0.5 * jnp.sum(idle**2) + 0.5 * jnp.log(2 * jnp.pi) * jnp.sum(mask)
 
     def idle_energies(self, u: Float[Array, " n"]) -> dict[str, Array]:
-        """What idle coordinates add to `energies`, by node: it cancels beside an entropy, and has to go alone."""
+        """What idle coordinates add to `energies`, by node; alone, without an entropy, it must go."""
         names = [n for n in self.partial if n in self.layout.names]
 
         def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:

@@ -146,22 +146,26 @@ def perceive(
         conditioned,
         batch,
         stride,
+        outcome.failed_state,
     )
     if throw and not isinstance(outcome.status, Tracer):
-        _raise(outcome, conditioned)
+        _raise(outcome, conditioned, family)
     return percept
 
 
-def _raise(outcome: Outcome, conditioned: Conditioned) -> None:
+def _raise(outcome: Outcome, conditioned: Conditioned, family: Any) -> None:
     status = np.ravel(outcome.status)
     for member in (Status.diverged, Status.indefinite):
         bad = np.flatnonzero(status == member.value)
         if bad.size:
             step = int(np.ravel(outcome.steps)[bad[0]])
+            state, held = int(np.ravel(outcome.failed_state)[bad[0]]), ""
+            if isinstance(family, Enumerated) and state >= 0:
+                held = f", with node {family.node!r} held at state {state}"
             raise DivergenceError(
                 f"perceive: {bad.size} of {status.size} observations have no answer (the first is "
-                f"number {bad[0]}, at step {step}; hidden nodes {list(conditioned.hidden)}): "
-                f"{member.sentence}. throw=False keeps the others."
+                f"number {bad[0]}, at step {step}; hidden nodes {list(conditioned.hidden)}"
+                f"{held}): {member.sentence}. throw=False keeps the others."
             )
 
 
@@ -439,7 +443,9 @@ def _joined(first: Outcome, then: Outcome, stride: int) -> Outcome:
     """Two stretches of one perception: steps add up, and the trace ends where the second ended."""
     late = jnp.arange(first.trace.shape[-1]) > -(-first.steps // stride)
     trace = jnp.where(late, then.trace[-1], first.trace).at[-1].set(then.trace[-1])
-    return Outcome(then.status, first.steps + then.steps, trace, then.gradient, then.scale)
+    return Outcome(
+        then.status, first.steps + then.steps, trace, then.gradient, then.scale, then.failed_state
+    )
 
 
 def _curve(conditioned: Conditioned, point: Point, outcome: Outcome) -> tuple[Laplace, Outcome]:
@@ -498,12 +504,15 @@ def _enumerate(
     excluded = jnp.isposinf(totals)
     log_q = jax.nn.log_softmax(jnp.where(excluded, -jnp.inf, -totals))
     statuses = jnp.where(excluded, Status.converged.value, outcomes.status)
+    # Nothing bounds F of a state without an answer from below, so its weight could be any.
+    failed = statuses >= Status.indefinite.value
     outcome = Outcome(
         jnp.max(statuses),
         jnp.max(outcomes.steps),
         -jax.nn.logsumexp(-outcomes.trace, axis=0),
         jnp.max(jnp.where(excluded, 0.0, outcomes.gradient)),
         jnp.max(jnp.where(excluded, 0.0, outcomes.scale)),
+        jnp.where(jnp.any(failed), jnp.argmax(failed), -1),
     )
     return EnumeratedBelief(node, log_q, beliefs), outcome
 
@@ -524,4 +533,5 @@ def _ended(value: Array, max_steps: int, status: Status) -> Outcome:
     """An outcome without a step."""
     points = -(-max_steps // stride_of(max_steps)) + 1
     zero = jnp.zeros((), value.dtype)
-    return Outcome(jnp.asarray(status.value), jnp.zeros((), int), jnp.full((points,), value), zero, zero)
+    trace = jnp.full((points,), value)
+    return Outcome(jnp.asarray(status.value), jnp.zeros((), int), trace, zero, zero, jnp.full((), -1))

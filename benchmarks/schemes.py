@@ -29,7 +29,8 @@ from timing import interleaved, ratio
 
 import vfe
 from vfe.conditioning import condition
-from vfe.learning.step import Plan, steps
+from vfe.learning.plan import Plan
+from vfe.learning.step import steps
 from vfe.learning.trainable import split, trainable
 from vfe.networks import dense, relaxation, supervised
 from vfe.perception.perceive import Settings

@@ -181,3 +181,13 @@ def test_repeated_is_a_layer():
 def test_what_does_not_repeat(make, words):
     with pytest.raises((ValueError, TypeError), match=words):
         make()
+
+
+def test_exact_names_the_cascade():
+    model = vfe.Model(
+        x=vfe.given(4),
+        z=vfe.cascade(Repeated(layers()).layers, parents="x"),
+        y=vfe.gaussian(lambda z: z[-1], parents="z"),
+    )
+    with pytest.raises(ValueError, match=r"node 'z' is a vfe\.cascade"):
+        vfe.exact.posterior(model, {"x": np.zeros(4), "y": np.zeros(4)})

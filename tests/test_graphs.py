@@ -461,3 +461,39 @@ def test_a_hierarchy_of_tables():
     ):
         with pytest.raises(ValueError, match=words):
             vfe.hierarchy(levels, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("solver", [None, vfe.Descent()], ids=["errors", "values"])
+def test_the_energy_of_a_point_beside_gaps(solver):
+    """−ln p of what is there and of the values found for the rest: what is present is counted once."""
+    rng = np.random.default_rng(5)
+    w, c = rng.normal(size=(3, 2)), rng.normal(size=(4, 3))
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(2)),
+        y=vfe.gaussian(vfe.Affine(w), scale=0.7, parents="z"),
+        x=vfe.gaussian(vfe.Affine(c), scale=0.5, parents="y"),
+    )
+    x, y = rng.normal(size=(3, 4)), rng.normal(size=(3, 3))
+    y[0, 1] = y[1, 0] = y[1, 2] = np.nan  # the third is complete
+    percept = vfe.perceive(model, {"x": x, "y": y}, belief=vfe.Point, solver=solver)
+    for i in range(3):
+        gaps = np.isnan(y[i])
+        free = np.eye(3)[:, gaps]
+        known = np.where(gaps, 0.0, y[i])
+        # Residuals, linear in what is hidden: (z, the gaps of y).
+        slopes = np.block(
+            [
+                [np.eye(2), np.zeros((2, gaps.sum()))],
+                [-w / 0.7, free / 0.7],
+                [np.zeros((4, 2)), c @ free / 0.5],
+            ]
+        )
+        offsets = np.concatenate([np.zeros(2), known / 0.7, (c @ known - x[i]) / 0.5])
+        hidden = np.linalg.lstsq(slopes, -offsets, rcond=None)[0]
+        squares = 0.5 * (slopes @ hidden + offsets) ** 2 + 0.5 * np.log(2 * np.pi)
+        squares += np.log([1.0] * 2 + [0.7] * 3 + [0.5] * 4)
+        found = percept.free_energy[i]
+        assert_close(found.total, squares.sum(), 1e-8)
+        assert_close(found.hidden["y"], squares[2:5][gaps].sum(), 1e-7)
+        assert_close(found.observed["y"], squares[2:5][~gaps].sum(), 1e-7)
+        assert_close(percept.trace[i, -1], squares.sum(), 1e-8)

@@ -1,7 +1,5 @@
 """Learning and attention: optima known in closed form, gradients by finite differences, schedules."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,15 @@ import optax
 import pytest
 from helpers import assert_close, cosine, load, normal_energy
 from jax.flatten_util import ravel_pytree
+from learning_cases import (
+    factor_model,
+    labelled,
+    labelled_model,
+    linear_encoder,
+    parameters,
+    surprise,
+    toy,
+)
 
 import vfe
 from vfe.learning.store import batches, in_groups
@@ -18,56 +25,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 VAES = ("ppca_iris_k1_r0", "ppca_iris_k2_r1", "ppca_wine_k3_r2", "ppca_digits_k5_r3")
 TIGHT = {"rtol": 1e-12, "atol": 1e-11, "perception_steps": 500}
-
-
-class Linear(eqx.Module):
-    """A linear encoder of standardised data with one covariance for all observations."""
-
-    weight: jax.Array
-    bias: jax.Array
-    spread: jax.Array
-    centre: vfe.Fixed
-    scale: vfe.Fixed
-
-    def __call__(self, *inputs):
-        x = jnp.concatenate([jnp.ravel(jnp.asarray(i, float)) for i in inputs])
-        h = (x - self.centre.value) / self.scale.value
-        return jnp.concatenate([self.weight @ h + self.bias, self.spread])
-
-
-def linear_encoder(centre, scale, k, spread, seed=0):
-    weight = 0.1 * np.random.default_rng(seed).normal(size=(k, len(centre)))
-    fixed = vfe.Fixed(jnp.asarray(centre)), vfe.Fixed(jnp.asarray(scale))
-    return Linear(jnp.asarray(weight), jnp.zeros(k), jnp.zeros(spread), *fixed)
-
-
-def factor_model(x, k, seed=0):
-    """Probabilistic PCA before learning: random loadings, the data's mean and half their spread."""
-    size = x.std(0).mean()
-    weight = 0.3 * size * np.random.default_rng(seed).normal(size=(x.shape[1], k))
-    mean = vfe.Affine(weight, x.mean(0))
-    return vfe.Model(
-        z=vfe.gaussian(np.zeros(k)), x=vfe.gaussian(mean, scale=vfe.learnable(0.5 * size), parents="z")
-    )
-
-
-def surprise(model, data):
-    return -float(np.mean(vfe.exact.log_evidence(model, data)))
-
-
-def parameters(model):
-    return np.asarray(ravel_pytree(eqx.filter(model, eqx.is_inexact_array))[0])
-
-
-@functools.cache
-def toy():
-    """Forty observations of three numbers with one hidden cause, and the least surprise of any model."""
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(40, 1)) @ np.array([[1.0, -0.8, 0.5]]) + 0.4 * rng.normal(size=(40, 3)) + 1.0
-    values = np.linalg.eigvalsh(np.cov(x.T, bias=True))
-    noise = values[:-1].mean()
-    best = 0.5 * (3 * np.log(2 * np.pi) + np.log(values[-1]) + 2 * np.log(noise) + 3)
-    return x, best
 
 
 def nonlinear(seed=3):
@@ -299,11 +256,19 @@ def test_the_order_is_a_function_of_the_key():
 def test_f_is_in_the_order_of_the_data(size):
     """With a rate of zero every batch sees the same model, so F is −ln p(x) of each observation."""
     x, _ = toy()
-    model = factor_model(x, 1)
+    model, told = factor_model(x, 1), []
     learned = vfe.learn(
-        model, {"x": x}, epochs=1, batch_size=size, solver=vfe.Exact(), optimiser=optax.sgd(0.0)
+        model,
+        {"x": x},
+        epochs=1,
+        batch_size=size,
+        solver=vfe.Exact(),
+        optimiser=optax.sgd(0.0),
+        callback=lambda epoch, numbers, model: told.append(numbers["observations"]),
     )
-    assert_close(learned.free_energy.total, -vfe.exact.log_evidence(model, {"x": x}), 1e-10)
+    wanted = -vfe.exact.log_evidence(model, {"x": x})
+    assert_close(learned.free_energy.total, wanted, 1e-10)
+    assert_close(told[0], wanted, 1e-10, "what the callback is told")
     means = vfe.exact.posterior(model, {"x": x})["z"].mean
     assert_close(learned.belief["z"].mean, means, 1e-10, "beliefs in the order of the data")
 
@@ -453,54 +418,7 @@ def test_learning_with_natural_gradient_perception():
     assert surprise(learned.model, {"x": x}) == pytest.approx(best, abs=1e-3)
 
 
-# Recognition.
-
-
-@functools.cache
-def labelled():
-    """The label moves the first number a little; the second varies much, whatever the label."""
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 2, 120)
-    x = np.stack([(2 * label - 1) + 0.5 * rng.normal(size=120), 3 * rng.normal(size=120)], 1)
-    return x, label
-
-
-def labelled_model():
-    mean = vfe.Affine(np.array([[0.3], [1.0]]))
-    return vfe.Model(
-        label=vfe.categorical(np.full(2, 0.5)),
-        z=vfe.gaussian(vfe.Table(vfe.Fixed(jnp.array([[-1.0], [1.0]]))), parents="label"),
-        x=vfe.gaussian(mean, scale=vfe.learnable(1.0), parents="z"),
-    )
-
-
-def recognised(model, x, label):
-    found = vfe.exact.posterior(model, {"x": x})["label"].probabilities
-    return float(np.mean(np.argmax(found, -1) == label))
-
-
-def test_contrast_sharpens_recognition():
-    """Without it, z follows the variance; with it, the label. The F reported has no such term."""
-    x, label = labelled()
-    options = {"epochs": 120, "solver": vfe.Exact(), "optimiser": cosine(0.1, 120)}
-    held_out = {"x": x[100:], "label": label[100:]}
-    train = {"x": x[:100], "label": label[:100]}
-    plain = vfe.learn(labelled_model(), train, **options)
-    sharp = vfe.learn(
-        labelled_model(),
-        train,
-        contrast=vfe.Contrast("label", rivals=1),
-        validation=held_out,
-        **options,
-    )
-    before = recognised(plain.model, x[:100], label[:100])
-    after = recognised(sharp.model, x[:100], label[:100])
-    assert after > max(0.93, before + 0.1)
-    assert float(sharp.history["total"][-1]) == pytest.approx(surprise(sharp.model, train), abs=0.01)
-    assert sharp.history["total"][-1] > plain.history["total"][-1]
-    watched = sharp.history["validation"]
-    assert len(watched["total"]) == 120
-    assert watched["total"][-1] == pytest.approx(surprise(sharp.model, held_out), abs=1e-9)
+# Held-out data, and discrete models.
 
 
 @pytest.mark.core
@@ -517,65 +435,6 @@ def test_validation_is_measured_with_the_parameters_of_its_epoch():
     )
     assert_close(learned.history["validation"]["total"], seen, 1e-10)
     assert_close(learned.history["step"], [1, 2, 3], 0.0)
-
-
-def test_contrast_with_an_encoder():
-    """The encoder sees the data and a label, the true one or a rival."""
-    x, label = labelled()
-    encoder = linear_encoder(np.zeros(3), np.array([1.0, 3.0, 1.0]), 1, 1)
-    learned = vfe.learn(
-        labelled_model(),
-        {"x": x, "label": label},
-        epochs=200,
-        belief=vfe.Amortised(encoder, vfe.DiagonalGaussian, inputs=("x", "label")),
-        contrast=vfe.Contrast("label", rivals=1),
-        optimiser=cosine(0.1, 200),
-        validation={"x": x[:10], "label": label[:10]},
-    )
-    assert recognised(learned.model, x, label) > 0.9
-    data = {"x": x, "label": label}
-    found = vfe.free_energy(learned.model, learned.family, data).mean().total
-    assert float(learned.history["total"][-1]) == pytest.approx(float(found), abs=0.01)
-    assert len(learned.history["validation"]["total"]) == 200
-
-
-def test_contrast_starts_after_its_delay():
-    x, label = labelled()
-    options = {"epochs": 4, "solver": vfe.Exact(), "optimiser": optax.sgd(0.01)}
-    late = vfe.Contrast("label", rivals=1, delay=0.5)
-    plain = vfe.learn(labelled_model(), {"x": x, "label": label}, **options)
-    found = vfe.learn(labelled_model(), {"x": x, "label": label}, contrast=late, **options)
-    assert_close(found.history["total"][:3], plain.history["total"][:3], 1e-9)
-    assert abs(found.history["total"][3] - plain.history["total"][3]) > 1e-6
-
-
-def clusters():
-    rng = np.random.default_rng(2)
-    label = rng.integers(0, 2, 80)
-    x = np.where(label[:, None] == 0, [-2.0, 1.0], [2.0, -1.0]) + 0.5 * rng.normal(size=(80, 2))
-    model = vfe.Model(
-        label=vfe.categorical(vfe.learnable(np.full(2, 0.5))),
-        z=vfe.gaussian(vfe.Table(np.array([[-0.3], [0.2]])), scale=0.3, parents="label"),
-        x=vfe.gaussian(vfe.Affine(np.array([[1.0], [0.1]])), scale=vfe.learnable(1.0), parents="z"),
-    )
-    return x, label, model
-
-
-@pytest.mark.parametrize("kind", ["enumerated", "amortised"])
-def test_two_clusters_without_labels(kind):
-    """A hidden label above a continuous cause: F is −ln p(x), or near it with an encoder."""
-    x, label, model = clusters()
-    belief = None
-    if kind == "amortised":
-        inner = vfe.Amortised(
-            linear_encoder(np.zeros(3), np.ones(3), 1, 1), vfe.DiagonalGaussian, inputs=("x", "label")
-        )
-        belief = vfe.Enumerated("label", inner)
-    learned = vfe.learn(model, {"x": x}, epochs=200, belief=belief, optimiser=cosine(0.1, 200))
-    right = recognised(learned.model, x, label)
-    assert max(right, 1 - right) > 0.97
-    gap = float(learned.history["total"][-1]) - surprise(learned.model, {"x": x})
-    assert -1e-3 < gap < 0.01
 
 
 def test_tables_of_a_discrete_model():
@@ -638,21 +497,6 @@ def test_resume_is_bit_for_bit(tmp_path, kind):
     assert "F " in repr(done)
 
 
-def test_resume_of_everything_done_under_contrast(tmp_path):
-    x, label = labelled()
-    options = {
-        "epochs": 2,
-        "solver": vfe.Exact(),
-        "contrast": vfe.Contrast("label", rivals=1),
-        "checkpoint": tmp_path,
-    }
-    data = {"x": x, "label": label}
-    vfe.learn(labelled_model(), data, **options)
-    done = vfe.learn(labelled_model(), data, resume=True, **options)
-    wanted = -vfe.exact.log_evidence(done.model, data)
-    assert_close(done.free_energy.mean().total, np.mean(wanted), 1e-2)
-
-
 def test_resume_with_another_model_says_what_differs(tmp_path):
     x, _ = toy()
     vfe.learn(factor_model(x, 1), {"x": x}, epochs=1, checkpoint=tmp_path)
@@ -712,17 +556,6 @@ def test_nothing_to_learn_and_data_that_do_not_fit():
         vfe.attend(factor_model(x, 1), {"x": x}, where=lambda m: m["x"])
     with pytest.raises(ValueError, match="has no precision"):
         vfe.attend(labelled_model(), {"x": labelled()[0]}, nodes="label")
-
-
-@pytest.mark.parametrize(
-    "settings", [{"weight": -1.0}, {"temperature": 0.0}, {"rivals": 0}, {"delay": 2.0}]
-)
-def test_contrast_settings_that_do_not_fit(settings):
-    with pytest.raises(ValueError, match="Contrast"):
-        vfe.Contrast("label", **settings)
-    x, label = labelled()
-    with pytest.raises(ValueError, match="more than 2 states"):
-        vfe.learn(labelled_model(), {"x": x, "label": label}, contrast=vfe.Contrast("label"))
 
 
 def test_missing_data():
@@ -807,13 +640,25 @@ def test_a_second_call_does_not_trace_again():
     assert second <= 3, f"traced {second} times"
 
 
-def test_batches_in_groups():
-    """Every batch once, in order, in groups of one size that jit sees as one shape."""
-    order = np.random.default_rng(0).permutation(470)
-    found = batches(order, 10)
-    groups = in_groups(found)
-    assert {g.shape for g in groups} == {(1, 10)}  # 47 is prime and above the largest group
-    assert np.array_equal(np.concatenate(groups).ravel(), order)
-    groups = in_groups(batches(order, 5))
-    assert {g.shape for g in groups} == {(2, 5)}
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("count", "largest", "sizes"),
+    [
+        (1, 32, [1]),
+        (31, 32, [31]),
+        (94, 47, [47, 47]),
+        (47, 32, [24, 23]),  # a prime number of minibatches
+        (53, 32, [27, 26]),
+        (94, 32, [32, 32, 30]),
+        (96, 32, [32, 32, 32]),
+        (60, 32, [30, 30]),
+        (7, 3, [3, 3, 1]),
+        (7, 1, [1] * 7),
+    ],
+)
+def test_batches_in_groups(count, largest, sizes):
+    """Every batch once, in order, in groups of which only the last may have another shape."""
+    order = np.random.default_rng(0).permutation(5 * count)
+    groups = in_groups(batches(order, 5), largest)
+    assert [g.shape for g in groups] == [(n, 5) for n in sizes]
     assert np.array_equal(np.concatenate(groups).ravel(), order)

@@ -220,6 +220,7 @@ def test_levels_keep_their_variance(layer, residual):
             r"layer 2 \(Dense\) does not fit layer 1 \(Dense\), which gives shape \(4,\)",
         ),
         (lambda: supervised(dense([5, 4, 3], key=KEY), inputs=5, output="poisson"), "categorical"),
+        (lambda: supervised(dense([5, 4, 3], key=KEY), inputs=5, output_scale=0.5), "output_scale=0.5"),
         (lambda: dense([5], key=KEY), "at least two"),
         (lambda: dense([5, 3], key=KEY, gain=0.0), "positive"),
     ],

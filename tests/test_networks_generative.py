@@ -197,6 +197,10 @@ def test_two_way_network_reads_completes_and_imagines_digits(digits):
             r"layer 0 \(Dense\) does not fit label and latent together of shape \(13,\)",
         ),
         (lambda: generative(dense([3, 4, 5], key=KEY), latent=3, output="poisson"), "'bernoulli'"),
+        (
+            lambda: generative(dense([3, 5], key=KEY), latent=3, output="bernoulli", output_scale=0.2),
+            "output_scale=0.2 with output='bernoulli'",
+        ),
         (lambda: two_way([], dense([3, 4], key=KEY), latent=3), "at least one each"),
         (lambda: two_way(dense([3, 4], key=KEY), dense([3, 1], key=KEY), latent=3), r"\(K,\)"),
         (lambda: two_way(dense([3, 4], key=KEY), dense([3, 4], key=KEY), latent=()), "a size, or a shape"),

@@ -434,3 +434,33 @@ def test_a_small_system():
     matrix, vector = root @ root.T + 0.1 * np.eye(5), rng.normal(size=5)
     found = solve_small(jnp.asarray(matrix), jnp.asarray(vector))
     assert_close(found, np.linalg.solve(matrix, vector), 1e-11)
+
+
+def test_the_state_that_has_no_answer_is_named():
+    """Under Enumerated a state that fails withholds the observation, one that the data exclude does not."""
+
+    def model(other):
+        return vfe.Model(
+            label=vfe.categorical(np.full(3, 1 / 3)),
+            z=vfe.gaussian(np.zeros(1)),
+            x=vfe.gaussian(
+                lambda label, z: jnp.where(label == 1, other, z[0] + label), parents=("label", "z")
+            ),
+        )
+
+    seen, belief = {"x": np.array([0.5, 1.0])}, vfe.Enumerated("label", vfe.Laplace)
+    with pytest.raises(vfe.DivergenceError, match="with node 'label' held at state 1"):
+        vfe.perceive(model(jnp.nan), seen, belief=belief)
+    percept = vfe.perceive(model(jnp.nan), seen, belief=belief, throw=False)
+    assert percept.failed_state.tolist() == [1, 1]
+    assert np.isnan(percept.free_energy.total).all()
+
+    table = vfe.categorical(np.array([[0.0, 0.6, 0.3], [1.0, 0.4, 0.7]]), parents="label")
+    excluded = vfe.Model(**{**model(0.0).nodes, "y": table})
+    percept = vfe.perceive(excluded, {**seen, "y": np.zeros(2, int)}, belief=belief)
+    assert percept.failed_state.tolist() == [-1, -1]
+    assert_close(percept.belief["label"].probabilities[:, 0], np.zeros(2), 0.0)
+    x = seen["x"]
+    logs = [np.log(0.6) - 0.5 * x**2 - 0.5 * np.log(2 * np.pi), np.log(0.3) - 0.25 * (x - 2) ** 2]
+    logs[1] = logs[1] - 0.5 * np.log(4 * np.pi)
+    assert_close(percept.free_energy.total, -np.logaddexp(*logs) + np.log(3), 1e-6)

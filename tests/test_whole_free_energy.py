@@ -254,12 +254,96 @@ def test_learned_precisions_do_not_collapse(gradient):
     assert float((guess == labels[600:]).mean()) > 0.85
 
 
-def test_too_many_beliefs_to_keep():
-    """Curvatures of a whole data set that would fill the memory are refused before anything is made."""
+@pytest.mark.parametrize("outputs", [4, 12], ids=["few outputs", "many outputs"])
+def test_kept_modes_have_the_free_energy_of_their_beliefs(tmp_path, outputs):
+    """Of held-out data, and of what is learned from: F of the n × n curvatures, which are not kept."""
+    layers = dense([5, 4, 4, outputs], key=KEY, activation=jnp.tanh)
+    model = supervised(layers, inputs=5, scale=0.8)
+    rng = np.random.default_rng(6)
+    seen = {"x": rng.normal(size=(9, 5)), "y": rng.integers(0, outputs, 9)}
+    train, held = ({n: a[where] for n, a in seen.items()} for where in (slice(5), slice(5, 9)))
+    options = {
+        "belief": vfe.GaussNewtonLaplace,
+        "perception_steps": 300,
+        "rtol": 1e-13,
+        "atol": 1e-12,
+        "epochs": 2,
+        "optimiser": optax.adam(1e-2),
+        "validation": held,
+        "checkpoint": tmp_path,
+    }
+    learned = vfe.learn(model, train, **options)
+    assert learned.modes.location.shape == (5, 8)
+    tight = {n: options[n] for n in ("belief", "rtol", "atol")}
+    wanted = vfe.perceive(learned.model, held, throw=False, **tight).free_energy
+    assert_close(learned.history["validation"]["total"][-1], wanted.mean().total, 1e-10)
+
+    done = vfe.learn(model, train, resume=True, **options)
+    assert isinstance(done.belief, vfe.GaussNewtonLaplace)
+    again = vfe.free_energy(done.model, done.belief, train)
+    assert_close(done.free_energy.total, again.total, 1e-10)
+    for name in ("z2", "z1", "y"):
+        assert_close(done.free_energy.by_level[name], again.by_level[name], 1e-10)
+    onward = vfe.learn(
+        done.model, train, belief=done.belief, **{**options, "checkpoint": None, "epochs": 1}
+    )
+    assert isinstance(onward.belief, vfe.GaussNewtonLaplace)
+
+
+def test_the_total_derivative_starts_afresh_too():
+    """dF/dθ along new perceptions, by finite differences of F there."""
+    model, seen = classifier(), labelled()
+    tight = {"rtol": 1e-13, "atol": 1e-12}
+    options = {"belief": vfe.GaussNewtonLaplace, "solver": vfe.Anderson(), "epochs": 1, **tight}
+    weights = weights_of(model)
+
+    def anew(entry, change):
+        moved = eqx.tree_at(lambda m: m["z1"].mean.weight, model, weights[1] + change * entry)
+        percept = vfe.perceive(moved, seen, belief=vfe.GaussNewtonLaplace, throw=False, **tight)
+        return float(percept.free_energy.mean().total)
+
+    for keep in (False, True):
+        learned = vfe.learn(
+            model,
+            seen,
+            gradient=vfe.TotalDerivative(),
+            keep_beliefs=keep,
+            perception_steps=300,
+            optimiser=optax.sgd(1.0),
+            **options,
+        )
+        step = weights[1] - weights_of(learned.model)[1]
+        entry = np.zeros_like(weights[1])
+        entry[2, 3] = 1.0
+        assert_close(step[2, 3], (anew(entry, 1e-4) - anew(entry, -1e-4)) / 2e-4, 1e-6)
+
+
+def test_modes_are_kept_of_as_many_observations_as_there_are():
+    """2000 curvatures of 1800 hidden elements are 6.5 · 10⁹ numbers; their modes are 3.6 · 10⁶."""
     model = supervised(dense([4, 900, 900, 3], key=KEY), inputs=4)
     seen = {"x": np.zeros((2000, 4)), "y": np.zeros(2000, int)}
-    with pytest.raises(ValueError, match="keep_beliefs=False"):
-        vfe.learn(model, seen, belief=vfe.GaussNewtonLaplace)
+    with pytest.raises(ValueError, match=r"keep_beliefs=False.*GaussNewtonLaplace, of which the modes"):
+        vfe.learn(model, seen, belief=vfe.Laplace)
+    learned = vfe.learn(
+        model,
+        seen,
+        belief=vfe.GaussNewtonLaplace,
+        batch_size=500,
+        perception_steps=1,
+        epochs=1,
+        optimiser=optax.sgd(0.0),
+    )
+    assert learned.modes.location.shape == (2000, 1800)
+    assert np.ptp(learned.free_energy.total) < 1e-9
+    with pytest.raises(ValueError, match=r"6,480,000,000 numbers.*modes"):
+        _ = learned.belief
+    with pytest.raises(ValueError, match="kept no modes"):
+        _ = vfe.learn(model, {n: a[:2] for n, a in seen.items()}, belief=vfe.Point, epochs=1).modes
+
+
+def test_an_expectation_is_refused():
+    with pytest.raises(ValueError, match=r"closed form.*got MonteCarlo"):
+        vfe.learn(classifier(), labelled(), belief=vfe.GaussNewtonLaplace, expectation=vfe.MonteCarlo(4))
 
 
 def plain(scale):

@@ -1,6 +1,8 @@
 """What is known of a posterior from declared types alone: no callable is ever probed."""
 
+from vfe.cascade import Cascade
 from vfe.conditionals import (
+    AbstractConditional,
     AbstractGaussianNode,
     CategoricalTable,
     Gaussian,
@@ -28,7 +30,7 @@ def why_not_quadratic(conditioned: Conditioned) -> str | None:
             continue
         node = conditioned.model.nodes[info.name]
         if not isinstance(node, Gaussian):
-            return f"node {info.name!r} is not a vfe.gaussian"
+            return _not_gaussian(info.name, node)
         if not continuous & set(info.parents):
             continue
         if only_discrete_parents_matter(node):
@@ -38,6 +40,12 @@ def why_not_quadratic(conditioned: Conditioned) -> str | None:
         if not node.has_constant_noise:
             return f"the spread of node {info.name!r} depends on its parents"
     return None
+
+
+def _not_gaussian(name: str, node: AbstractConditional) -> str:
+    if isinstance(node, Cascade):
+        return f"node {name!r} is a vfe.cascade, whose map from level to level is not declared linear"
+    return f"node {name!r} is not a vfe.gaussian"
 
 
 def is_quadratic(conditioned: Conditioned) -> bool:
@@ -52,7 +60,7 @@ def why_not_linear_gaussian(model: Model) -> str | None:
             continue
         node = model.nodes[info.name]
         if not isinstance(node, Gaussian):
-            return f"node {info.name!r} is not a vfe.gaussian"
+            return _not_gaussian(info.name, node)
         if not (node.has_affine_mean and node.has_constant_noise):
             return f"the mean of node {info.name!r} is not a vfe.Affine, or its spread has parents"
     return None

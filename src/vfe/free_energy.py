@@ -383,9 +383,12 @@ def free_energy_of(
     """F of one belief for one observation (or one data set that shares latents)."""
     energies, error = expected_energies(conditioned, belief, expectation, key)
     kind = kind_of(conditioned, belief, expectation)
+    hidden = energies.hidden
+    if kind is Kind.energy and conditioned.partial:
+        hidden = {n: e - _idle(conditioned, belief).get(n, 0.0) for n, e in hidden.items()}
     return FreeEnergy(
         energies.observed,
-        energies.hidden,
+        hidden,
         None if kind is Kind.energy else belief.entropies(),
         error if kind is Kind.monte_carlo else None,
         conditioned.weight,
@@ -395,6 +398,14 @@ def free_energy_of(
         else (),
         conditioned.model.order,
     )
+
+
+def _idle(conditioned: Conditioned, belief: Any) -> dict[str, Array]:
+    """What a belief without entropy would have for the coordinates of elements that are present."""
+    if isinstance(belief, Particles):
+        each = jax.vmap(conditioned.idle_energies)(belief.pooled())
+        return jax.tree.map(lambda e: e.mean(0), each)
+    return conditioned.idle_energies(belief.location)
 
 
 def _added(energies: Energies, more: Energies) -> Energies:

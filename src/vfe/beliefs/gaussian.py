@@ -188,9 +188,9 @@ class GaussNewtonLaplace(AbstractLaplace):
     In standardised errors e, z = g(parents) + s ∘ e, H is I + Jᵀ J, J how the observed nodes' predictions
     move with e in units of their noise: F = ½ |e|² − ln p(x | z) + ½ ln |I + J Jᵀ|. Exact where E is
     quadratic, elsewhere an approximation. For Gaussian hidden nodes of constant spread and Gaussian,
-    Bernoulli or categorical observed ones. `vfe.learn(keep_beliefs=False)` evaluates it through the
-    smaller of output space and error space and keeps no curvature, so networks of any size can be trained
-    on the whole F; elsewhere a belief holds n × n numbers.
+    Bernoulli or categorical observed ones. `vfe.learn` evaluates it through the smaller of output space
+    and error space and keeps modes, not curvatures, so networks of any size can be trained on the whole
+    F; elsewhere a belief holds n × n numbers.
 
     **Example:** `vfe.perceive(model, {"x": x}, belief=vfe.GaussNewtonLaplace)`.
 

@@ -455,12 +455,30 @@ class Conditioned(eqx.Module):
                 )
             whole = self.model.node_energy(i.name, values)
             seen = self.model.node_energy(i.name, values, mask)
-            # Elements that are present keep idle coordinates, with a standard normal density whose
-            # optimum has no divergence: shapes stay the same for every observation.
-            idle = jnp.where(mask, dummies[i.name], 0.0)
-            filler = 0.5 * jnp.sum(idle**2) + 0.5 * jnp.log(2 * jnp.pi) * jnp.sum(mask)
-            return seen, whole - seen + filler
+            return seen, whole - seen + self._idle(i, masks, dummies)
         return self.model.node_energy(i.name, values, masks.get(i.name)), zero
+
+    def _idle(self, i: NodeInfo, masks: Mapping[str, Array], dummies: Mapping[str, Array]) -> Array:
+        """−ln N of the coordinates of what is present of a node.
+
+        They are idle, with a standard normal density whose optimum has no divergence: so shapes stay the
+        same for every observation.
+        """
+        mask = masks[i.name]
+        idle = jnp.where(mask, dummies[i.name], 0.0)
+        return 0.5 * jnp.sum(idle**2) + 0.5 * jnp.log(2 * jnp.pi) * jnp.sum(mask)
+
+    def idle_energies(self, u: Float[Array, " n"]) -> dict[str, Array]:
+        """What idle coordinates add to `energies`, by node; alone, without an entropy, it must go."""
+        names = [n for n in self.partial if n in self.layout.names]
+
+        def measure(i: NodeInfo, values: Any, masks: Any, originals: Any, dummies: Any) -> Any:
+            zero = jnp.zeros(())
+            return zero, self._idle(i, masks, dummies) if i.name in names else zero
+
+        # It does not depend on discrete parents.
+        found = self._at(u, lambda _, table, q: table.reshape(-1)[0], {}, measure, jacobians=False)
+        return {n: found.hidden[n] for n in names}
 
     def over(self, function: Callable[..., Any], *arguments: Any, chunk: int | None = None) -> Any:
         """Map `function(one, *arguments)` over the leading axis of observations and of `arguments`.

@@ -12,10 +12,12 @@ from vfe.conditioning import Conditioned
 from vfe.free_energy import FreeEnergy
 from vfe.learning.feed import AbstractFeed, Group
 from vfe.learning.history import record
+from vfe.learning.plan import Plan
 from vfe.learning.resume import Checkpoint, Settled
 from vfe.learning.sound import check_steps
-from vfe.learning.step import Plan, Report, remembered, steps, steps_on, watch_step
+from vfe.learning.step import Report, steps, steps_on
 from vfe.learning.store import count_of, gather
+from vfe.learning.watch import remembered, watch_step
 
 
 class Course:

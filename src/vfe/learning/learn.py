@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from vfe.beliefs import AbstractBelief, Particles
+from vfe.beliefs import AbstractBelief, GaussNewtonLaplace, Particles, Point
 from vfe.conditioning import Conditioned, condition
-from vfe.expectation import AbstractExpectation
+from vfe.curvature import check_gauss_newton
+from vfe.expectation import AbstractExpectation, Taylor
 from vfe.free_energy import FreeEnergy, is_laplace
 from vfe.learning.contrast import Contrast
 from vfe.learning.course import Course
@@ -21,13 +23,14 @@ from vfe.learning.feed import AbstractFeed, Resident, open_feed
 from vfe.learning.gradient import CentredNudging, ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.history import stack
 from vfe.learning.learned import Learned
+from vfe.learning.modes import MOST_NUMBERS, Modes
 from vfe.learning.nudging import check_nudging
 from vfe.learning.parallel import Placement
+from vfe.learning.plan import Plan, sought
 from vfe.learning.resume import Checkpoint, Settled, cursor_for
 from vfe.learning.shared import refuse_minibatches
 from vfe.learning.sound import check_weights
 from vfe.learning.source import is_source
-from vfe.learning.step import Plan
 from vfe.learning.store import count_of, first_store, given_store
 from vfe.learning.trainable import (
     encoder_of,
@@ -41,9 +44,6 @@ from vfe.learning.trainable import (
 from vfe.model import Model
 from vfe.perception.langevin import Langevin
 from vfe.perception.perceive import Settings, default_family, family_of
-
-# Eight gigabytes in single precision.
-MOST_KEPT = 2**31
 
 
 @functools.cache
@@ -113,10 +113,11 @@ def learn(
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
       version of one observation's arrays at each visit; `validation`: arrays on which beliefs, but not
       parameters, follow, to watch F on what is not learned from.
-    - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine (an
-      iterable must then say where it is, by `state_dict` and `load_state_dict`, or by `get_state` and
-      `set_state` of its iterator). `callback(epoch, numbers, model)`: stops learning by returning True.
-      `progress`: a bar with F.
+    - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine, with
+      the settings of that run (an iterable must then say where it is, by `state_dict` and
+      `load_state_dict`, or by `get_state` and `set_state` of its iterator).
+      `callback(epoch, numbers, model)`: stops learning by returning True; `numbers`: those of the history,
+      and F of each observation as `numbers["observations"]`. `progress`: a bar with F.
     - `devices`: those that share the observations of a minibatch, such as `jax.devices()`; of several
       processes (`jax.distributed`) each reads its share of a source, or of an iterable brings its own, and
       the first one writes the checkpoints. By default JAX's default device.
@@ -171,10 +172,10 @@ def learn(
         conditioned, labels = feed.conditioned, None
         family = default_family(conditioned, solver) if belief is None else belief
         _refuse_kept_beliefs(keep_beliefs, family, observed)
-    if folder is not None:
-        folder.settle(key, batch_size, found)
     if keep_beliefs and isinstance(observed, Mapping):
         _refuse_large_store(conditioned, family)
+    if family is GaussNewtonLaplace:
+        _check_gauss_newton(conditioned, contrast, expectation)
     spec = trainable(model, where)
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):
@@ -209,6 +210,8 @@ def learn(
     )
     learned, fixed = split(model, spec, family)
     state: dict[str, Any] = {"learned": learned, "optimiser": plan.optimiser.init(learned), "store": None}
+    if folder is not None:
+        folder.settle(key, batch_size, plan, state["optimiser"], found)
     if isinstance(observed, Mapping):
         state["store"] = _initial(
             keep_beliefs, given, conditioned, observed, model, family, contrast, start_key, labels
@@ -220,7 +223,7 @@ def learn(
     if validation is not None:
         seen, _, val_labels = _prepare(model, validation, belief, solver, contrast)
         state["validation"] = first_store(
-            seen, family, None, start_key, val_labels, contrast and contrast.node
+            seen, sought(family), None, start_key, val_labels, contrast and contrast.node
         )
         watch = placement.put((seen, val_labels))
     now = Settled(0, state, [], [], placement.exchanged(feed.cursor()))
@@ -237,7 +240,9 @@ def learn(
             if folder is not None and (now.done % checkpoint_every == 0 or now.done == epochs):
                 folder.save(now)
             if callback is not None and callback(
-                now.done, now.rows[-1], joined(placement.plain(now.state["learned"]), fixed, family)[0]
+                now.done,
+                _numbers(now, course),
+                joined(placement.plain(now.state["learned"]), fixed, family)[0],
             ):
                 status = f"stopped by the callback after epoch {now.done}"
                 break
@@ -262,10 +267,13 @@ def learn(
     state = placement.plain(now.state)
     model, family = joined(state["learned"], fixed, family)
     final: FreeEnergy = jax.tree.map(jnp.asarray, last)
+    kept = None if state["store"] is None else state["store"].get("belief")
+    if kept is not None and sought(family) is not family:
+        kept = Modes(kept, placement.plain(conditioned), contrast and contrast.node)
     return Learned(
         model,
         family,
-        None if state["store"] is None else state["store"].get("belief"),
+        kept,
         final,
         history,
         final.kind.value,
@@ -273,6 +281,12 @@ def learn(
         status,
         course.failed,
     )
+
+
+def _numbers(now: Settled, course: Course) -> dict[str, Any]:
+    """What a callback is told of the last epoch."""
+    assert course.last is not None  # an epoch is done
+    return {**now.rows[-1], "observations": np.asarray(course.last.per_observation)}
 
 
 def _initial(
@@ -294,7 +308,9 @@ def _initial(
             )
         return None
     if given is None:
-        return first_store(conditioned, family, contrast, key, labels)
+        return first_store(conditioned, sought(family), contrast, key, labels)
+    if isinstance(given, GaussNewtonLaplace):
+        given = Point(given.layout, given.location)
     return given_store(given, conditioned, observed, model, contrast)
 
 
@@ -317,11 +333,24 @@ def _refuse_kept_beliefs(keep: bool, family: Any, observed: Any) -> None:
 
 def _refuse_large_store(conditioned: Conditioned, family: Any) -> None:
     size, count = conditioned.layout.size, count_of(conditioned)
-    if conditioned.repeats is None and is_laplace(family) and count * size**2 > MOST_KEPT:
+    if conditioned.repeats is None and is_laplace(sought(family)) and count * size**2 > MOST_NUMBERS:
         raise ValueError(
             f"learn: {family.__name__} beliefs of {count:,} observations about {size:,} hidden elements "
-            f"would be {count * size**2:,} numbers to keep (at most {MOST_KEPT:,}); write "
-            "keep_beliefs=False (every visit starts afresh), or take belief=vfe.Point."
+            f"would be {count * size**2:,} numbers to keep (at most {MOST_NUMBERS:,}); write "
+            "keep_beliefs=False (every visit starts afresh), or take belief=vfe.GaussNewtonLaplace, of "
+            "which the modes alone are kept, or vfe.Point."
+        )
+
+
+def _check_gauss_newton(
+    conditioned: Conditioned, contrast: Contrast | None, expectation: AbstractExpectation | None
+) -> None:
+    inner = conditioned if contrast is None else conditioned.clamp(contrast.node, jnp.zeros((), int))
+    check_gauss_newton(inner)
+    if not isinstance(expectation, Taylor | None):
+        raise ValueError(
+            f"learn: F of vfe.GaussNewtonLaplace beliefs is taken in closed form, without an expectation; "
+            f"got {type(expectation).__name__}. Leave expectation= out, or take belief=vfe.Laplace."
         )
 
 

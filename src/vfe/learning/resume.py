@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from vfe.learning.cursor import UNKNOWN
+from vfe.learning.described import described, described_state
 from vfe.learning.parallel import Placement
+from vfe.learning.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +37,37 @@ class Checkpoint:
         self.settings: dict[str, Any] = {}
         self.saved: int | None = None
 
-    def settle(self, key: PRNGKeyArray, size: int | None, found: dict[str, Any] | None) -> None:
+    def settle(
+        self, key: PRNGKeyArray, size: int | None, plan: Plan, memory: Any, found: dict[str, Any] | None
+    ) -> None:
         """Say what tells this run from others; `found`: what the checkpoint to go on from says.
 
-        **Raises:** `ValueError` where that run had another key or other minibatches.
+        `memory`: the optimiser's state.
+
+        **Raises:** `ValueError` where that run had another key, other minibatches, or learned otherwise.
         """
         numbers = [int(n) for n in np.asarray(jax.random.key_data(key)).ravel()]
-        self.settings = {"key": numbers, "batch_size": size}
+        self.settings = {
+            "key": numbers,
+            "batch_size": size,
+            "belief": described(plan.family),
+            "solver": described(plan.solver),
+            "expectation": described(plan.settings.expectation),
+            "gradient": described(plan.gradient),
+            "perception_steps": plan.settings.max_steps,
+            "parameter_steps": plan.parameter_steps,
+            "optimiser": described_state(memory),
+        }
         before = {**self.settings, **(found or {}).get("settings", {})}
-        for name, now in self.settings.items():
-            if before[name] != now:
-                raise ValueError(
-                    f"learn: the checkpoint in {self.folder} is of a run with {name}={before[name]}, this "
-                    f"one has {now}; give what it had, or leave resume=True out and start from its model."
-                )
+        other = [name for name, now in self.settings.items() if before[name] != now]
+        if other:
+            differences = "; ".join(
+                f"got {name}={self.settings[name]}, wanted {name}={before[name]}" for name in other
+            )
+            raise ValueError(
+                f"learn: the checkpoint in {self.folder} is of a run with other settings: {differences}. "
+                "Give what it had, or leave resume=True out and start from its model."
+            )
 
     def save(self, now: Settled) -> None:
         """Write a checkpoint, whole or not at all; of several processes, the first one does."""

@@ -37,12 +37,16 @@ def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def in_groups(found: list[np.ndarray], largest: int = LARGEST_GROUP) -> list[np.ndarray]:
-    """The batches in groups of equal number, at most `largest`, each (steps, batch).
+    """The batches in groups of at most `largest`, each (steps, batch).
 
-    All groups have one shape, so that one step is compiled once.
+    Of equal number, so that one program serves all, where that is at least half the largest; elsewhere
+    the last group is shorter, which takes a second program.
     """
-    size = max(n for n in range(1, largest + 1) if len(found) % n == 0)
-    return [np.stack(found[i : i + size]) for i in range(0, len(found), size)]
+    count = len(found)
+    size = max(n for n in range(1, largest + 1) if count % n == 0)
+    if 2 * size < min(count, largest):
+        size = -(-count // -(-count // largest))
+    return [np.stack(found[i : i + size]) for i in range(0, count, size)]
 
 
 def first_store(

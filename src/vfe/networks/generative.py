@@ -49,7 +49,7 @@ def generative(
     latent: int | tuple[int, ...] | None = None,
     output: str = "gaussian",
     scale: float | Learnable | None = None,
-    output_scale: float | Learnable = 0.2,
+    output_scale: float | Learnable | None = None,
 ) -> Model:
     """p(x, z, label) = p(x | z₁) p(z₁ | z₂) … p(z_{n−1} | z_n, label) p(z_n) p(label): the image below.
 
@@ -65,12 +65,12 @@ def generative(
 
     **Arguments:** `layers`: callables of one value, from the top down, the first one of K + size of the
     latent elements; `labels`: K; `latent`: its shape; `output`: "gaussian" (x with standard deviation
-    `output_scale`, by default what suits pixels between 0 and 1), "bernoulli" (x is 0 or 1) or
+    `output_scale`, by default 0.2, what suits pixels between 0 and 1), "bernoulli" (x is 0 or 1) or
     "categorical"; `scale`: s. Numbers, or `vfe.learnable(...)` for beliefs that have an entropy.
 
     **Raises:** `ValueError` where neither `labels` nor `latent` is given, for a label without a hidden
-    level, layers whose shapes do not chain (both are named), and layers that keep a state or draw at
-    random.
+    level, layers whose shapes do not chain (both are named), layers that keep a state or draw at
+    random, and an `output_scale` of what has none.
 
     **Example:**
     ```python
@@ -120,5 +120,5 @@ def generative(
         nodes[names[0]] = gaussian(FromCauses(layers[0], labels), scale=spread, parents=parents)
         last = add_levels(nodes, layers[1:-1], names[1:], names[0], spread, shapes[1:-1])
     layer = below(nodes[last], layers[-1])
-    nodes["x"] = observed("generative", output, layer, shapes[-1], last, output_scale)
+    nodes["x"] = observed("generative", output, layer, shapes[-1], last, output_scale, 0.2)
     return Model(**nodes)

@@ -159,11 +159,13 @@ def observed(
     layer: Callable[..., Array],
     shape: tuple[int, ...],
     parents: str | tuple[str, ...],
-    scale: float | Learnable,
+    scale: float | Learnable | None,
+    default: float,
 ) -> AbstractConditional:
-    """The node at the bottom: its last layer gives a mean, or logits.
+    """The node at the bottom: its last layer gives a mean, or logits; `default`: the scale if none is said.
 
-    **Raises:** `ValueError` for an unknown output, logits that are no vector, or repeated layers.
+    **Raises:** `ValueError` for an unknown output, logits that are no vector, repeated layers, or a scale
+    of an output that has none.
     """
     if isinstance(layer, Repeated) or (isinstance(layer, FromLast) and isinstance(layer.inner, Repeated)):
         raise ValueError(
@@ -171,7 +173,12 @@ def observed(
             "own after it."
         )
     if output == "gaussian":
-        return gaussian(layer, scale=scale, parents=parents)
+        return gaussian(layer, scale=default if scale is None else scale, parents=parents)
+    if output in OUTPUTS and scale is not None:
+        raise ValueError(
+            f"{maker}: got output_scale={scale!r} with output={output!r}, which has no scale; leave it "
+            'out, or write output="gaussian".'
+        )
     if output == "bernoulli":
         return bernoulli(layer, parents=parents)
     if output == "categorical":

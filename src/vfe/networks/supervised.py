@@ -23,7 +23,7 @@ def supervised(
     inputs: int | tuple[int, ...],
     output: str = "categorical",
     scale: float | Learnable | None = None,
-    output_scale: float | Learnable = 1.0,
+    output_scale: float | Learnable | None = None,
 ) -> Model:
     """p(y, z | x) = p(y | z₁) p(z₁ | z₂) … p(z_n | x): a predictive-coding network as a model.
 
@@ -36,11 +36,11 @@ def supervised(
     **Arguments:** `layers`: callables of one value, from the input down (`vfe.networks.dense`,
     `vfe.networks.convolutional`, Equinox modules, your own); a level has whatever shape its layer gives;
     `inputs`: the shape of x; `output`: "categorical" (the last layer gives logits and y is an integer),
-    "gaussian" (y is an array, with standard deviation `output_scale`) or "bernoulli" (y is 0 or 1);
-    `scale`: s, a number or `vfe.learnable(...)`.
+    "gaussian" (y is an array, with standard deviation `output_scale`, 1 by default) or "bernoulli" (y is
+    0 or 1);    `scale`: s, a number or `vfe.learnable(...)`.
 
     **Raises:** `ValueError` for fewer than two layers, layers whose shapes do not chain (both are
-    named), and layers that keep a state or draw at random.
+    named), layers that keep a state or draw at random, and an `output_scale` of what has none.
 
     **Example:**
     ```python
@@ -60,5 +60,5 @@ def supervised(
     nodes: dict[str, AbstractConditional] = {"x": given(shape)}
     above = add_levels(nodes, layers[:-1], level_names(layers[:-1]), "x", spread, shapes[:-1])
     last = below(nodes[above], layers[-1])
-    nodes["y"] = observed("supervised", output, last, shapes[-1], above, output_scale)
+    nodes["y"] = observed("supervised", output, last, shapes[-1], above, output_scale, 1.0)
     return Model(**nodes)

@@ -27,7 +27,7 @@ def two_way(
     common: Sequence[Layer] = (),
     output: str = "gaussian",
     scale: float | Learnable | None = None,
-    output_scale: float | Learnable = 0.2,
+    output_scale: float | Learnable | None = None,
 ) -> Model:
     """p(x, label, z) = p(z_n) Π_i p(z_i | z_{i+1}) · p(x | z₁) · p(label | z_c): two children of one cause.
 
@@ -50,7 +50,7 @@ def two_way(
     the level that both share; `output`, `scale`, `output_scale`: as in `vfe.networks.generative`.
 
     **Raises:** `ValueError` for a branch without layers, layers whose shapes do not chain (both are
-    named), and layers that keep a state or draw at random.
+    named), layers that keep a state or draw at random, and an `output_scale` of what has none.
 
     **Example:**
     ```python
@@ -90,5 +90,5 @@ def two_way(
         )
     nodes["label"] = categorical(logits=below(nodes[beside], to_label[-1]), parents=beside)
     layer = below(nodes[last], to_image[-1])
-    nodes["x"] = observed("two_way", output, layer, images[-1], last, output_scale)
+    nodes["x"] = observed("two_way", output, layer, images[-1], last, output_scale, 0.2)
     return Model(**nodes)

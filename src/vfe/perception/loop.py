@@ -111,7 +111,8 @@ class Outcome(eqx.Module):
     """How a loop ended, for one observation.
 
     `trace`: the objective in nats at evenly spaced steps (see `stride`), the last value repeated;
-    `gradient`: the largest element of what is left of it; `scale`: the largest it has been.
+    `gradient`: the largest element of what is left of it; `scale`: the largest it has been;
+    `failed_state`: the first state of an enumerated node that has no answer, −1 where every one has.
     """
 
     status: Int[Array, "*batch"]
@@ -119,6 +120,7 @@ class Outcome(eqx.Module):
     trace: Float[Array, "*batch points"]
     gradient: Float[Array, "*batch"]
     scale: Float[Array, "*batch"]
+    failed_state: Int[Array, "*batch"]
 
 
 TRACE_POINTS = 201
@@ -185,7 +187,7 @@ def run(
             jnp.where(p.stalled, Status.precision.value, Status.max_steps.value),
         ),
     )
-    return p.vector, Outcome(status, steps, trace, left, scale)
+    return p.vector, Outcome(status, steps, trace, left, scale, jnp.full((), -1))
 
 
 def advance(

@@ -27,7 +27,7 @@ from vfe.beliefs import (
     Particles,
     Point,
 )
-from vfe.conditioning import Conditioned, condition
+from vfe.conditioning import Conditioned, Energies, condition
 from vfe.curvature import check_gauss_newton, curved
 from vfe.declared import hidden_gaussians, why_not_quadratic
 from vfe.elimination import check_size
@@ -146,22 +146,26 @@ def perceive(
         conditioned,
         batch,
         stride,
+        outcome.failed_state,
     )
     if throw and not isinstance(outcome.status, Tracer):
-        _raise(outcome, conditioned)
+        _raise(outcome, conditioned, family)
     return percept
 
 
-def _raise(outcome: Outcome, conditioned: Conditioned) -> None:
+def _raise(outcome: Outcome, conditioned: Conditioned, family: Any) -> None:
     status = np.ravel(outcome.status)
     for member in (Status.diverged, Status.indefinite):
         bad = np.flatnonzero(status == member.value)
         if bad.size:
             step = int(np.ravel(outcome.steps)[bad[0]])
+            state, held = int(np.ravel(outcome.failed_state)[bad[0]]), ""
+            if isinstance(family, Enumerated) and state >= 0:
+                held = f", with node {family.node!r} held at state {state}"
             raise DivergenceError(
                 f"perceive: {bad.size} of {status.size} observations have no answer (the first is "
-                f"number {bad[0]}, at step {step}; hidden nodes {list(conditioned.hidden)}): "
-                f"{member.sentence}. throw=False keeps the others."
+                f"number {bad[0]}, at step {step}; hidden nodes {list(conditioned.hidden)}"
+                f"{held}): {member.sentence}. throw=False keeps the others."
             )
 
 
@@ -332,9 +336,14 @@ def infer(
         vector, outcome = _run_to_minimum(objective, chosen, vector, limits)
     else:
         vector, outcome = run(objective, chosen, vector, *limits)
+    if conditioned.partial and isinstance(target, Point):
+        # The trace is of E, without what the idle coordinates of elements that are present have at rest.
+        rest = Energies({}, held.idle_energies(jnp.zeros_like(target.location)))
+        rest = rest.total(held.weight, held.shared)
+        outcome = eqx.tree_at(lambda o: o.trace, outcome, outcome.trace - rest)
     outcome = jax.lax.stop_gradient(outcome)
     live = eqx.tree_at(lambda o: o.conditioned, objective, conditioned)
-    belief = objective.belief(attach(jax.lax.stop_gradient(vector), live))
+    belief = live.belief(attach(jax.lax.stop_gradient(vector), live))
     if family is Laplace:
         return _curve(conditioned, belief, outcome)
     if family is GaussNewtonLaplace:
@@ -434,7 +443,9 @@ def _joined(first: Outcome, then: Outcome, stride: int) -> Outcome:
     """Two stretches of one perception: steps add up, and the trace ends where the second ended."""
     late = jnp.arange(first.trace.shape[-1]) > -(-first.steps // stride)
     trace = jnp.where(late, then.trace[-1], first.trace).at[-1].set(then.trace[-1])
-    return Outcome(then.status, first.steps + then.steps, trace, then.gradient, then.scale)
+    return Outcome(
+        then.status, first.steps + then.steps, trace, then.gradient, then.scale, then.failed_state
+    )
 
 
 def _curve(conditioned: Conditioned, point: Point, outcome: Outcome) -> tuple[Laplace, Outcome]:
@@ -493,12 +504,15 @@ def _enumerate(
     excluded = jnp.isposinf(totals)
     log_q = jax.nn.log_softmax(jnp.where(excluded, -jnp.inf, -totals))
     statuses = jnp.where(excluded, Status.converged.value, outcomes.status)
+    # Nothing bounds F of a state without an answer from below, so its weight could be any.
+    failed = statuses >= Status.indefinite.value
     outcome = Outcome(
         jnp.max(statuses),
         jnp.max(outcomes.steps),
         -jax.nn.logsumexp(-outcomes.trace, axis=0),
         jnp.max(jnp.where(excluded, 0.0, outcomes.gradient)),
         jnp.max(jnp.where(excluded, 0.0, outcomes.scale)),
+        jnp.where(jnp.any(failed), jnp.argmax(failed), -1),
     )
     return EnumeratedBelief(node, log_q, beliefs), outcome
 
@@ -519,4 +533,5 @@ def _ended(value: Array, max_steps: int, status: Status) -> Outcome:
     """An outcome without a step."""
     points = -(-max_steps // stride_of(max_steps)) + 1
     zero = jnp.zeros((), value.dtype)
-    return Outcome(jnp.asarray(status.value), jnp.zeros((), int), jnp.full((points,), value), zero, zero)
+    trace = jnp.full((points,), value)
+    return Outcome(jnp.asarray(status.value), jnp.zeros((), int), trace, zero, zero, jnp.full((), -1))

@@ -21,7 +21,8 @@ class Percept(eqx.Module):
 
     `belief`: q(z); `free_energy`: F in nats; `status`: a `vfe.Status` code per observation; `steps`;
     `trace`: what the solver minimised (nats), at every `stride`-th step; `gradient`: the largest
-    element left of its gradient.
+    element left of its gradient; `failed_state`: under `vfe.Enumerated`, the first state whose belief has
+    no answer, for which the whole observation then has none, as its F_l could be any; else −1.
     """
 
     belief: Any
@@ -33,6 +34,7 @@ class Percept(eqx.Module):
     conditioned: Conditioned
     batch: tuple[int, ...] = eqx.field(static=True)
     stride: int = eqx.field(static=True)
+    failed_state: Int[Array, "*batch"]
 
     @property
     def converged(self) -> Array:

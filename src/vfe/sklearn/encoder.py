@@ -146,6 +146,7 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layers = [vfe.Affine(layers[0].weight, layers[0].bias)]
         count, batch = len(x), int(self.batch_size)
         rows = whole_batches(count, batch)
+        patience = Patience(self.tol, int(self.n_iter_no_change), count)
         with advised():
             learned = vfe.learn(
                 _model(tuple(layers), 1.0),
@@ -154,13 +155,11 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 batch_size=batch,
                 key=key,
                 optimiser=optimiser(float(self.learning_rate), 0.0),
-                callback=Patience(self.tol, int(self.n_iter_no_change), rows / count),
+                callback=patience,
                 progress=bool(self.verbose),
                 **options,
             )
-        # Rows of which nothing is seen have F = 0 once their belief is the prior; until it is, in the first
-        # few epochs, the curve is too high by what they have.
-        self.free_energy_curve_ = learned.history["total"] * rows / count
+        self.free_energy_curve_ = np.asarray(patience.curve)
         self.n_iter_ = learned.epochs
         return learned.model
 

@@ -53,6 +53,12 @@ def _inputs(estimator: Any, X: Any, **options: Any) -> Any:
 
 
 def _layers(estimator: Any, inputs: int, outputs: int, key: PRNGKeyArray) -> list[Any]:
+    if not len(estimator.hidden_layer_sizes):
+        raise ValueError(
+            f"hidden_layer_sizes: {type(estimator).__name__} got {estimator.hidden_layer_sizes!r}; wanted "
+            "at least one hidden layer, such as (100,). Without any, nothing is inferred: that is what "
+            "sklearn.linear_model is for."
+        )
     sizes = [inputs, *(int(n) for n in estimator.hidden_layer_sizes), outputs]
     return vfe.networks.dense(
         sizes, key=key, activation=activation_of(estimator.activation), repeat_from=len(sizes)
@@ -68,6 +74,7 @@ def _learn(estimator: Any, model: vfe.Model, x: np.ndarray, y: Any, key: PRNGKey
     seen: dict[str, Any] = {"x": filled(x, rows, 0.0), "y": filled(y, rows, missing)}
     if y.ndim == 1:
         seen["y"] = vfe.masked(seen["y"], present)
+    patience = Patience(estimator.tol, int(estimator.n_iter_no_change), count)
     with advised():
         learned = vfe.learn(
             model,
@@ -81,13 +88,10 @@ def _learn(estimator: Any, model: vfe.Model, x: np.ndarray, y: Any, key: PRNGKey
             perception_steps=int(estimator.perception_steps),
             rtol=1e-2,
             optimiser=optimiser(float(estimator.learning_rate), float(estimator.weight_decay)),
-            callback=Patience(estimator.tol, int(estimator.n_iter_no_change), rows / count),
+            callback=patience,
             progress=bool(estimator.verbose),
         )
-    # Rows without a target stay at the feed-forward pass, where their energy is a constant.
-    total, energies = learned.history["total"], np.asarray(learned.free_energy.total, np.float64)
-    constant = float(energies[count:].mean()) if rows > count else 0.0
-    estimator.free_energy_curve_ = (total * rows - constant * (rows - count)) / count
+    estimator.free_energy_curve_ = np.asarray(patience.curve)
     estimator.n_iter_ = learned.epochs
     return learned.model
 

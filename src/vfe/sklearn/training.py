@@ -120,17 +120,20 @@ def advised() -> Iterator[None]:
 class Patience:
     """A callback that ends learning when F has not fallen by `tol` for `epochs` epochs in a row.
 
-    F is said per row; `share` is how many rows there are to each observation.
+    `count`: the rows that are data; those that fill up the last batch come after them. `curve`: F per epoch
+    in nats per observation.
     """
 
-    def __init__(self, tol: float, epochs: int, share: float):
-        self.tol, self.epochs, self.share = tol, epochs, share
+    def __init__(self, tol: float, epochs: int, count: int):
+        self.tol, self.epochs, self.count = tol, epochs, count
         self.best, self.waited = np.inf, 0
+        self.curve: list[float] = []
 
     def __call__(self, epoch: int, numbers: dict[str, Any], model: Model) -> bool:
-        total = numbers["total"] * self.share
+        total = float(np.asarray(numbers["observations"][: self.count], np.float64).mean())
         if not np.isfinite(total):
             raise DivergenceError(f"F is {total} after epoch {epoch}.")
+        self.curve.append(total)
         self.waited = 0 if total < self.best - self.tol else self.waited + 1
         self.best = min(self.best, total)
         return self.waited >= self.epochs

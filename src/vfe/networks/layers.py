@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vfe.cascade import identity
 from vfe.networks.repeated import gathered
 
-
 # Up to this width and this number of equal layers, weights move at the rate of the optimiser.
 NARROW, SHALLOW = 256, 4
 
@@ -111,9 +110,9 @@ def dense(
         c = min(1, 256 / in) · min(1, 4 / N),   with the root of the second factor for residual layers,
 
     where `in` counts for every layer but the first, and N, the number of layers between levels of equal
-    size, for these alone. `weight` is drawn with variance g / (c² in), so W is as said above; but where Adam
-    moves every element of `weight` by its rate, W moves by c times the rate, and what a step changes at the
-    output has one size for all widths beyond 256 and all depths.
+    size, for these alone. `weight` is drawn with variance g / (c² in), so W is as said above; but where
+    Adam moves every element of `weight` by its rate, W moves by c times the rate, and what a step changes
+    at the output has one size for all widths beyond 256 and all depths.
 
     **Arguments:** `sizes`: of every level, input and output included; `layer`: `Dense` or `Activated`;
     `repeat_from`: a run of at least so many layers of equal size is one `Repeated` layer, so that compiling

@@ -6,10 +6,10 @@ The same network (784-256-256-10, tanh), weights to begin with, Adam (1e-3) and 
 process, interleaved blocks; a markdown table with the median and the quartiles of the ratio to
 backpropagation (Equinox and optax), and with `--data` the test accuracy after `--epochs`. Libraries take
 `--steps` gradient steps of length `--rate` on activities that start at the feed-forward pass, as their own
-examples for MNIST do, and each is called as its documentation says; see peer_libraries.py. Only what is
-installed is run, vfe included, and the versions are printed: a library that needs another jax runs in an
-environment of its own, with backpropagation measured anew there. (Tried: fabricpc and ngclearn beside vfe;
-pcx alone, as it asks for jax below 0.5.)
+examples for MNIST do; each step is one compiled call (see peer_libraries.py). Only what is installed is
+run, vfe included, and the versions are printed: a library that needs another jax runs in an environment of its
+own, with backpropagation measured anew there. (Tried: fabricpc and ngclearn beside vfe; pcx alone, as it
+asks for jax below 0.5.)
 """
 
 import argparse

@@ -7,9 +7,9 @@ process, interleaved blocks; a markdown table with the median and the quartiles 
 backpropagation (Equinox and optax), and with `--data` the test accuracy after `--epochs`. Libraries take
 `--steps` gradient steps of length `--rate` on activities that start at the feed-forward pass, as their own
 examples for MNIST do; each step is one compiled call (see peer_libraries.py). Only what is installed is
-run, vfe included, and the versions are printed: a library that needs another jax runs in an environment of its
-own, with backpropagation measured anew there. (Tried: fabricpc and ngclearn beside vfe; pcx alone, as it
-asks for jax below 0.5.)
+run, vfe included, and the versions are printed: a library that needs another jax runs in an environment of
+its own, with backpropagation measured anew there. (Tried: fabricpc and ngclearn beside vfe; pcx alone, as
+it asks for jax below 0.5.)
 """
 
 import argparse

@@ -9,7 +9,7 @@ on a sample: the relaxed share, the gradient left (median), and over the layers 
 weights' gradient with the equilibrium's and with backpropagation's. Every scheme stops as `vfe.learn` does
 by default, after at most as many steps as its name says. Plain gradient steps on the activities are as long
 as the largest curvature at the equilibrium allows, 1 / λ. `--trained`: backpropagation steps made before.
-Other libraries are not included.
+Other libraries: peers.py.
 """
 
 import argparse

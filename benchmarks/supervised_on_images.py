@@ -29,11 +29,16 @@ FRESH = {"solver": vfe.Anderson(), "keep_beliefs": False, "rtol": 1e-2}
 WHOLE = {**FRESH, "belief": vfe.GaussNewtonLaplace}
 WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "backpropagation": (None, {}),
-    "energy, default scale, 4 steps": (None, {**FRESH, "belief": vfe.Point, "perception_steps": 4}),
+    "energy, 2 steps": (None, {**FRESH, "belief": vfe.Point, "perception_steps": 2}),
+    "energy, 4 steps": (None, {**FRESH, "belief": vfe.Point, "perception_steps": 4}),
     "energy, unit scale, 4 steps": (1.0, {**FRESH, "belief": vfe.Point, "perception_steps": 4}),
     "energy, unit scale, to 1e-3": (
         1.0,
         {**FRESH, "belief": vfe.Point, "perception_steps": 60, "rtol": 1e-3},
+    ),
+    "whole F, 1 step, stochastic trace": (
+        None,
+        {**WHOLE, "perception_steps": 1, "gradient": vfe.StochasticTrace()},
     ),
     "whole F, unit scale, 4 steps": (1.0, {**WHOLE, "perception_steps": 4}),
     "whole F, unit scale, 1 step, stochastic trace": (

@@ -10,7 +10,7 @@ from helpers import assert_close
 
 import vfe
 from vfe.conditioning import condition
-from vfe.networks import Activated, Dense, dense, predict, supervised
+from vfe.networks import Activated, Dense, Residual, dense, predict, supervised
 from vfe.perception.together import relax
 
 KEY = jax.random.key(0)
@@ -261,3 +261,53 @@ def test_conjugate_gradients_take_newton_steps():
         steps[direct] = int(vfe.perceive(model, seen, belief=vfe.Point, solver=solver).steps[0])
     assert steps[256] <= 2
     assert steps[0] <= 6
+
+
+@pytest.mark.parametrize(
+    ("sizes", "residual", "expected"),
+    [
+        ([1000, 128, 128, 10], False, [1.0, 1.0, 1.0]),
+        ([4, 1024, 1024, 3], False, [1.0, 0.25, 0.25]),
+        ([4, *[8] * 17, 3], True, [1.0, 0.5, 1.0]),
+        ([4, *[512] * 17, 3], True, [1.0, 0.25, 0.5]),
+        ([4, *[8] * 17, 3], False, [1.0, 0.25, 1.0]),
+    ],
+)
+def test_the_rate_transfers_across_widths_and_depths(sizes, residual, expected):
+    """c = min(1, 256 / in) · min(1, 4 / N), its root if residual; W has the variance g / in."""
+    layers = dense(sizes, key=KEY, residual=residual, gain=1.5, repeat_from=99)
+
+    def inner(layer):
+        return layer.inner if isinstance(layer, Residual) else layer
+
+    found = [inner(layers[i]) for i in (0, 1, -1)]
+    assert [layer.multiplier for layer in found] == pytest.approx(expected)
+    widest = inner(layers[1])
+    if widest.weight.size > 10_000:
+        spread = float(jnp.var(widest.multiplier * widest.weight)) * sizes[1]
+        assert spread == pytest.approx(1.5, rel=0.05)
+
+
+def test_one_step_of_adam_changes_the_output_as_much_at_any_width():
+    """The change of the output by one step, per unit of its own size, at widths 256 and 2048."""
+
+    def change(width):
+        layers = dense([16, width, width, 4], key=KEY, activation=jnp.tanh)
+        x = jax.random.normal(jax.random.key(3), (64, 16))
+
+        def outputs(layers):
+            z = x
+            for layer in layers:
+                z = jax.vmap(layer)(z)
+            return z
+
+        # The first step of Adam is the rate times the sign of the gradient.
+        gradient = eqx.filter_grad(lambda layers: jnp.sum(outputs(layers)[:, 0]))(layers)
+        moved = jax.tree.map(lambda p, g: p - 1e-5 * jnp.sign(g), *map(_arrays, (layers, gradient)))
+        after = eqx.combine(moved, layers)
+        return float(jnp.abs(outputs(after) - outputs(layers))[:, 0].mean())
+
+    def _arrays(tree):
+        return eqx.filter(tree, eqx.is_inexact_array)
+
+    assert change(2048) == pytest.approx(change(256), rel=0.35)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vfe.networks.layers import Dense, checked_gain, identity, unit_gain
+from vfe.networks.layers import Dense, checked_gain, identity, rate_by_width, unit_gain
 
 
 class Reshape(eqx.Module):
@@ -59,14 +59,15 @@ class MaxPool(eqx.Module):
 
 
 class Convolution(eqx.Module):
-    """g(z) = pool(K ⋆ φ(z) + b): levels hold what comes before the nonlinearity, after pooling.
+    """g(z) = pool(K ⋆ φ(z) + b), K = c · kernel: levels hold what comes before φ, after pooling.
 
     (K ⋆ u)_o = Σ_cij K_ocij · u_c shifted by (i, j), zeros beyond the border: the sides stay as they are
     until the pooling. `Composed(φ, eqx.nn.Conv2d(...))` does strides and dilations; inside the loops of
     perception XLA computes this one many times faster on CPUs.
 
     **Arguments:** `kernel`: (out, in, k, k), k odd; `bias`: (out,); `activation`: φ; `pool`: any callable
-    of (channels, height, width), such as `MaxPool(2)` or `eqx.nn.AvgPool2d(2, 2)`.
+    of (channels, height, width), such as `MaxPool(2)` or `eqx.nn.AvgPool2d(2, 2)`; `multiplier`: c, as in
+    `Dense`.
 
     **Example:** `vfe.networks.Convolution(jnp.ones((8, 1, 3, 3)), jnp.zeros(8), jax.nn.gelu)`.
     """
@@ -75,9 +76,11 @@ class Convolution(eqx.Module):
     bias: Float[Array, " out"]
     activation: Callable[[Array], Array] = eqx.field(static=True, default=identity)
     pool: Callable[[Array], Array] = identity
+    multiplier: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, z: Float[Array, "channels height width"]) -> Float[Array, "out rows columns"]:
-        return self.pool(convolve(self.kernel, self.activation(z)) + self.bias[:, None, None])
+        found = convolve(self.multiplier * self.kernel, self.activation(z))
+        return self.pool(found + self.bias[:, None, None])
 
 
 def convolve(
@@ -118,11 +121,13 @@ def convolutional(
 ) -> list[Any]:
     """Convolutions with pooling, then dense layers: g_i(z) = pool(K ⋆ φ(z) + b), g(z) = W φ(z) + b.
 
-    K ~ N(0, g / (k² c)) for a kernel of k × k over c channels, W ~ N(0, g / in), b = 0. In the first layer
-    φ is the identity and g = 1, in the last g = 1; between, g is `gain`, by default 1 / ⟨φ(u)²⟩ for u what
-    the level above holds at the start (pooled values of independent standard normals, or these alone),
-    so that levels keep a variance of order one. Images keep their sides through a convolution, with zeros
-    beyond the border, and shrink by pooling alone.
+    K ~ N(0, g / (k² n)) for a kernel of k × k over n channels, W ~ N(0, g / in), b = 0. In the first layer
+    φ is the identity and g = 1, in the last g = c (below); between, g is `gain`, by default 1 / ⟨φ(u)²⟩ for
+    u what the level above holds at the start (pooled values of independent standard normals, or these alone),
+    so that levels keep a variance of order one. K and W are what is drawn, c · kernel and c · weight, with
+    c = min(1, 256 / (k² n)) and min(1, 256 / in) below the first layer, by which a learning rate transfers
+    across widths (see `dense`). Images keep their sides through a convolution, with zeros beyond the
+    border, and shrink by pooling alone.
 
     **Arguments:** `image_shape`: (channels, height, width) of the input; `channels`: of every convolution;
     `outputs`: the number of classes, or of elements of the output; `kernel`: k, odd; `pool`: a callable,
@@ -155,9 +160,11 @@ def convolutional(
     shape = tuple(image_shape)
     for number, (c_in, c_out) in enumerate(itertools.pairwise((image_shape[0], *channels))):
         variance = (1.0 if number == 0 else checked_gain(pooled, "convolutional")) / (kernel**2 * c_in)
-        weight = jnp.sqrt(variance) * jax.random.normal(next(keys), (c_out, c_in, kernel, kernel))
+        multiplier = 1.0 if number == 0 else rate_by_width(kernel**2 * c_in)
+        noise = jax.random.normal(next(keys), (c_out, c_in, kernel, kernel))
         phi = identity if number == 0 else activation
-        found.append(Convolution(weight, jnp.zeros(c_out), phi, pool))
+        weight = jnp.sqrt(variance) / multiplier * noise
+        found.append(Convolution(weight, jnp.zeros(c_out), phi, pool, multiplier))
         try:
             shape = jax.eval_shape(found[-1], jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape
         except Exception as error:
@@ -167,7 +174,8 @@ def convolutional(
     sizes = [shape[0] * shape[1] * shape[2], *hidden, outputs]
     for number, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         last = number == len(hidden)
-        variance = (1.0 if last else pooled if number == 0 else plain) / n_in
-        weight = jnp.sqrt(variance) * jax.random.normal(next(keys), (n_out, n_in))
-        found.append(Dense(weight, jnp.zeros(n_out), activation))
+        multiplier = rate_by_width(n_in)
+        variance = (multiplier if last else pooled if number == 0 else plain) / n_in
+        weight = jnp.sqrt(variance) / multiplier * jax.random.normal(next(keys), (n_out, n_in))
+        found.append(Dense(weight, jnp.zeros(n_out), activation, multiplier))
     return found

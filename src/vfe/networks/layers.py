@@ -100,9 +100,9 @@ def dense(
     """Dense layers for levels of these sizes, from the top down, with W ~ N(0, g / in), b = 0.
 
     g is `gain`, by default 1 / ⟨φ(u)²⟩ for u ~ N(0, 1), so that levels keep a variance of order one; 1 for
-    the first layer and for the last. Deep plain networks of an odd φ such as tanh want `gain=1.0`: with
-    more, a small change of one level grows from level to level (the edge of chaos is at g φ′(0)² = 1). With
-    `residual=True`, layers between levels of equal size become z + f(z) / √N, N the number of such layers,
+    the first layer, and c for the last (see below). Deep plain networks of an odd φ such as tanh want
+    `gain=1.0`: with more, a small change of one level grows from level to level (the edge of chaos is at
+    g φ′(0)² = 1). With `residual=True`, layers between levels of equal size become z + f(z) / √N, N the number of such layers,
     so that the variance stays of order one at any depth.
 
     A learning rate transfers across widths and depths, because W = c · weight with
@@ -112,7 +112,8 @@ def dense(
     where `in` counts for every layer but the first, and N, the number of layers between levels of equal
     size, for these alone. `weight` is drawn with variance g / (c² in), so W is as said above; but where
     Adam moves every element of `weight` by its rate, W moves by c times the rate, and what a step changes
-    at the output has one size for all widths beyond 256 and all depths.
+    at the output has one size for all widths beyond 256 and all depths. (For this the output itself starts
+    smaller in wider networks, as 256 / in under the root.)
 
     **Arguments:** `sizes`: of every level, input and output included; `layer`: `Dense` or `Activated`;
     `repeat_from`: a run of at least so many layers of equal size is one `Repeated` layer, so that compiling
@@ -135,8 +136,8 @@ def dense(
     for i, ((n_in, n_out), k) in enumerate(zip(pairs, jax.random.split(key, len(pairs)), strict=True)):
         first, last = i == 0, i == len(pairs) - 1
         phi = identity if (first if layer is Dense else last) else activation
-        variance = (1.0 if first or last else gain) / n_in
-        multiplier = 1.0 if first else min(1.0, NARROW / n_in)
+        multiplier = 1.0 if first else rate_by_width(n_in)
+        variance = (1.0 if first else multiplier if last else gain) / n_in
         if equal[i]:
             multiplier *= slower**0.5 if residual else slower
         weight = jnp.sqrt(variance) / multiplier * jax.random.normal(k, (n_out, n_in))
@@ -144,6 +145,11 @@ def dense(
         found.append(Residual(one, sum(equal) ** -0.5) if residual and equal[i] else one)
     # The first and the last layer stay their own: what they give is the highest level, and the output.
     return [*found[:1], *gathered(found[1:-1], repeat_from), *found[1:][-1:]]
+
+
+def rate_by_width(n_in: int) -> float:
+    """c = min(1, 256 / in): how far weights below the first layer move per unit of the learning rate."""
+    return min(1.0, NARROW / n_in)
 
 
 def unit_gain(

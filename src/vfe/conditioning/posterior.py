@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vfe.conditionals import Gaussian
+from vfe.conditionals import AbstractGaussianNode, Gaussian
 from vfe.conditioning.layout import Layout
 from vfe.conditioning.residuals import (
     AbstractFisherRoot,
@@ -247,15 +247,35 @@ class Conditioned(eqx.Module):
         hidden = dict(found.hidden)
         for s in layout.slots:
             if s.name not in self.partial:
-                squares = errors[s.name] ** 2
-                hidden[s.name] = hidden[s.name] + 0.5 * (
-                    squares.reshape(squares.shape[0], -1).sum(-1) if s.repeated else squares.sum()
-                )
+                hidden[s.name] = hidden[s.name] + _half_square(errors[s.name], s.repeated)
         return Energies(found.observed, hidden)
 
     def error_energy(self, e: Float[Array, " n"]) -> Float[Array, ""]:
         """E at z = g(parents) + s ∘ e: the sum of `error_energies`, weighted."""
         return self.error_energies(e).total(self.weight, self.shared, self.nudge)
+
+    def error_energy_that_moves(self, e: Float[Array, " n"]) -> Float[Array, ""]:
+        """`error_energy` less `error_constant`: in deep networks, whose digits would drown its changes."""
+        found = self.error_energies(e)
+        errors = self.layout.unpack(e)
+        moving = {
+            s.name: _half_square(errors[s.name], s.repeated)
+            for s in self.layout.slots
+            if self._has_constant_size(s.name)
+        }
+        energies = Energies(found.observed, {**found.hidden, **moving})
+        return energies.total(self.weight, self.shared, self.nudge)
+
+    def error_constant(self) -> Float[Array, ""]:
+        """Σ_i ln |s_i| + ½ n_i ln 2π of the hidden Gaussian nodes whose scale depends on nothing hidden."""
+        found = self.error_energies(jnp.zeros(self.layout.size)).hidden
+        sizes = {n: e for n, e in found.items() if n in self.layout.names and self._has_constant_size(n)}
+        return Energies({}, sizes).total(self.weight, self.shared, self.nudge)
+
+    def _has_constant_size(self, name: str) -> bool:
+        node = self.model.nodes[name]
+        constant = isinstance(node, AbstractGaussianNode) and node.has_constant_noise
+        return constant and name not in self.partial
 
     def tables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
         """E_i(k) for every state of the discrete family of each node; all hidden nodes discrete."""
@@ -503,6 +523,12 @@ class Conditioned(eqx.Module):
         return jax.lax.map(
             lambda each: one(*each), (self.observed, self.masks, arguments), batch_size=int(chunk)
         )
+
+
+def _half_square(error: Array, repeated: bool) -> Array:
+    """½ |e|², by repetition where there are several."""
+    squares = error**2
+    return 0.5 * (squares.reshape(squares.shape[0], -1).sum(-1) if repeated else squares.sum())
 
 
 def outer(probabilities: Mapping[str, Array], names: tuple[str, ...]) -> Array:

@@ -121,13 +121,13 @@ def convolutional(
 ) -> list[Any]:
     """Convolutions with pooling, then dense layers: g_i(z) = pool(K ⋆ φ(z) + b), g(z) = W φ(z) + b.
 
-    K ~ N(0, g / (k² n)) for a kernel of k × k over n channels, W ~ N(0, g / in), b = 0. In the first layer
-    φ is the identity and g = 1, in the last g = c (below); between, g is `gain`, by default 1 / ⟨φ(u)²⟩ for
-    u what the level above holds at the start (pooled values of independent standard normals, or these alone),
-    so that levels keep a variance of order one. K and W are what is drawn, c · kernel and c · weight, with
-    c = min(1, 256 / (k² n)) and min(1, 256 / in) below the first layer, by which a learning rate transfers
-    across widths (see `dense`). Images keep their sides through a convolution, with zeros beyond the
-    border, and shrink by pooling alone.
+    K ~ N(0, g / (k² n)) for a kernel of k × k over n channels, W ~ N(0, g / in), b = 0. In the first
+    layer φ is the identity and g = 1, in the last g = c (below); between, g is `gain`, by default 1 /
+    ⟨φ(u)²⟩ for u what the level above holds at the start (pooled values of independent standard
+    normals, or these alone), so that levels keep a variance of order one. K and W are what is drawn, c
+    · kernel and c · weight, with c = min(1, 256 / (k² n)) and min(1, 256 / in) below the first layer,
+    by which a rate of learning transfers across widths (see `dense`). Images keep their sides through a
+    convolution, with zeros beyond the border, and shrink by pooling alone.
 
     **Arguments:** `image_shape`: (channels, height, width) of the input; `channels`: of every convolution;
     `outputs`: the number of classes, or of elements of the output; `kernel`: k, odd; `pool`: a callable,

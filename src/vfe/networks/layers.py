@@ -102,8 +102,8 @@ def dense(
     g is `gain`, by default 1 / ⟨φ(u)²⟩ for u ~ N(0, 1), so that levels keep a variance of order one; 1 for
     the first layer, and c for the last (see below). Deep plain networks of an odd φ such as tanh want
     `gain=1.0`: with more, a small change of one level grows from level to level (the edge of chaos is at
-    g φ′(0)² = 1). With `residual=True`, layers between levels of equal size become z + f(z) / √N, N the number of such layers,
-    so that the variance stays of order one at any depth.
+    g φ′(0)² = 1). With `residual=True`, layers between levels of equal size become z + f(z) / √N, N the
+    number of such layers, so that the variance stays of order one at any depth.
 
     A learning rate transfers across widths and depths, because W = c · weight with
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vfe.beliefs import GaussNewtonLaplace, Point
 from vfe.cascade import Cascade
-from vfe.conditionals import AbstractGaussianNode
 from vfe.conditioning import Conditioned, Energies, condition
 from vfe.curvature import check_gauss_newton, flat_errors
 from vfe.declared import hidden_gaussians
@@ -331,16 +330,6 @@ def _rows(c: Conditioned, index: Array) -> Conditioned:
     return dataclasses.replace(c, observed=observed, masks=masks)
 
 
-def _standing(c: Conditioned, e: Array) -> Array:
-    """E at these errors without the constants of the hidden nodes, whose digits would drown its changes."""
-    found = c.error_energies(e)
-    total = sum((jnp.sum(v) for v in found.observed.values()), jnp.zeros(()))
-    for name, error in c.layout.unpack(e).items():
-        node = cast(AbstractGaussianNode, c.model.nodes[name])
-        total = total + (0.5 * jnp.sum(error**2) if node.has_constant_noise else found.hidden[name])
-    return total
-
-
 @eqx.filter_jit
 def _relax(
     c: Conditioned, belief: Any, solver: Any, settings: Settings, key: PRNGKeyArray
@@ -361,12 +350,12 @@ def _relax(
         def settle(begin: Array) -> tuple[Array, Array]:
             end, _ = infer(c, Point, Anderson(), tight, key, Point(c.layout, begin))
             errors = flat_errors(c, end.location)
-            height = _standing(c, errors)
+            height = c.error_energy_that_moves(errors)
             return jnp.where(jnp.isfinite(height), height, jnp.inf), errors
 
         heights, ends = jax.vmap(settle)(jnp.stack([start, reached]))
         places = jnp.stack([jnp.zeros_like(away), away, ends[jnp.argmin(heights)]])
-        standing = jax.vmap(lambda e: _standing(c, e))(places)
+        standing = jax.vmap(lambda e: c.error_energy_that_moves(e))(places)
         slopes = jax.vmap(lambda e: jnp.linalg.norm(jax.grad(c.energy)(_place(c, e))))(places)
         slopes = slopes / jnp.where(slopes[0] > 0, slopes[0], 1.0)
         return {
@@ -423,7 +412,7 @@ def _gradients(
             return free_energy_at(one, e).total
         return one.energy(jax.lax.stop_gradient(_place(one, e)))
 
-    back = gradient(lambda one, e: one.error_energy(e), places[:, 0])
+    back = gradient(lambda one, e: one.error_energy_that_moves(e), places[:, 0])
     both = jax.vmap(lambda at: gradient(taken, at), in_axes=1)(places[:, 1:])
 
     def compare(name: str) -> WeightGradient:

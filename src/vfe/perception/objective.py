@@ -45,6 +45,10 @@ class AbstractObjective(eqx.Module):
         """The derivative of what is minimised."""
         return jax.grad(self.value)(vector)
 
+    def constant(self) -> Float[Array, ""]:
+        """What `value` leaves out of E or F, in nats."""
+        return jnp.zeros(())
+
     def evaluate(self, vector: Float[Array, " m"]) -> tuple[Float[Array, ""], Float[Array, " m"]]:
         """Its value and its derivative where a step ends."""
         return jax.value_and_grad(self.value)(vector)
@@ -73,7 +77,7 @@ class Objective(AbstractObjective):
 
 
 class ErrorObjective(AbstractObjective):
-    """E as a function of the standardised prediction errors e, z = g(parents) + s ∘ e."""
+    """E, but for its constant, as a function of the standardised errors e, z = g(parents) + s ∘ e."""
 
     conditioned: Conditioned
     expectation: AbstractExpectation
@@ -84,7 +88,10 @@ class ErrorObjective(AbstractObjective):
         return Point(c.layout, c.push(c.layout.unpack(vector)))
 
     def value(self, vector: Float[Array, " n"]) -> Float[Array, ""]:
-        return self.conditioned.error_energy(vector)
+        return self.conditioned.error_energy_that_moves(vector)
+
+    def constant(self) -> Float[Array, ""]:
+        return self.conditioned.error_constant()
 
 
 class LastObjective(AbstractObjective):

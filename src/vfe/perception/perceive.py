@@ -336,6 +336,7 @@ def infer(
         vector, outcome = _run_to_minimum(objective, chosen, vector, limits)
     else:
         vector, outcome = run(objective, chosen, vector, *limits)
+    outcome = eqx.tree_at(lambda o: o.trace, outcome, outcome.trace + objective.constant())
     if conditioned.partial and isinstance(target, Point):
         # The trace is of E, without what the idle coordinates of elements that are present have at rest.
         rest = Energies({}, held.idle_energies(jnp.zeros_like(target.location)))

@@ -9,7 +9,7 @@ from vfe.runtime import order_cpu_work
 order_cpu_work()  # before anything below may start JAX
 
 # ruff: isort: split
-from vfe import exact, networks
+from vfe import dynamics, exact, networks
 from vfe.beliefs import (
     Amortised,
     Categorical,
@@ -39,6 +39,7 @@ from vfe.conditionals import (
     plate,
 )
 from vfe.conditioning import masked
+from vfe.dynamics import filter, smooth
 from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evidence
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
@@ -142,7 +143,9 @@ __all__ = [
     "compare",
     "conditional",
     "dirichlet",
+    "dynamics",
     "exact",
+    "filter",
     "free_energy",
     "gamma",
     "gaussian",
@@ -159,4 +162,5 @@ __all__ = [
     "plate",
     "reduce",
     "reduce_model",
+    "smooth",
 ]

@@ -20,7 +20,7 @@ SERIES = np.cumsum(RNG.normal(size=50) * np.where(np.arange(50) < 25, 0.1, 0.5))
 STEPS = RNG.uniform(0.5, 2.0, size=60)
 
 
-def by_hand(kind, enhanced, u, elapsed, omega, kappa, mean, precision, noise=None):
+def by_hand(kind, enhanced, u, elapsed, omega, kappa, mean, precision, noise):
     """The published equations, one state and one input at a time, in plain Python."""
     mean, precision, n = list(mean), list(precision), len(omega)
     rows = []
@@ -66,7 +66,7 @@ def by_hand(kind, enhanced, u, elapsed, omega, kappa, mean, precision, noise=Non
 def test_every_belief_is_that_of_the_equations(kind, n, enhanced):
     omega, kappa = np.array([-2.0, -4.0, -5.0])[:n], np.array([0.9, 0.6])[: n - 1]
     mean, precision = np.array([0.1, 0.5, 0.2])[:n], np.array([2.0, 3.0, 4.0])[:n]
-    u, noise = (BINARY, None) if kind == "binary" else (SERIES, 20.0)
+    u, noise = (BINARY, 1.0) if kind == "binary" else (SERIES, 20.0)
     elapsed = STEPS[: len(u)]
     learner = HierarchicalGaussianFilter(
         input=BinaryInput() if kind == "binary" else ContinuousInput(noise),

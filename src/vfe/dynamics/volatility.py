@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 # Predicted probabilities of a binary input are kept this far from 0 and 1.
@@ -289,7 +290,7 @@ class HierarchicalGaussianFilter(eqx.Module):
 
 def _double(name: str, value: Any) -> Array:
     """A float64 array of finite numbers, or whatever is being traced."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value
     try:
         array = np.asarray(value, dtype=np.float64)
@@ -301,5 +302,5 @@ def _double(name: str, value: Any) -> Array:
 
 
 def _positive(name: str, value: Any) -> None:
-    if not isinstance(value, jax.core.Tracer) and not (np.asarray(value) > 0).all():
+    if not isinstance(value, Tracer) and not (np.asarray(value) > 0).all():
         raise ValueError(f"{name} is {value}; wanted positive numbers.")

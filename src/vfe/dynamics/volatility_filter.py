@@ -70,11 +70,11 @@ def filter_volatility(
     **Raises:** `ValueError` for inputs of the wrong kind or times that are not positive;
     `vfe.DivergenceError` where a precision is not positive any more, with the input and the state.
     """
-    u = np.asarray(y, dtype=np.float64)
+    u: Any = np.asarray(y, dtype=np.float64)
     if not u.ndim or not u.shape[-1]:
         raise ValueError(f"filter: the inputs have shape {u.shape}; wanted (*batch, time), at least one.")
     model.input.check(u)
-    elapsed = np.ones(u.shape[-1]) if time_steps is None else np.asarray(time_steps, dtype=np.float64)
+    elapsed: Any = np.ones(u.shape[-1]) if time_steps is None else np.asarray(time_steps, dtype=np.float64)
     if elapsed.shape not in (u.shape, u.shape[-1:]):
         raise ValueError(
             f"filter: time_steps has shape {elapsed.shape}; wanted {u.shape[-1:]}, one for every input."
@@ -86,7 +86,7 @@ def filter_volatility(
     with jax.enable_x64(True):
         found = _run(model, u, elapsed)
         _check(model, np.asarray(found["precision"]), np.asarray(found["mean"]))
-    return released(FilteredVolatility(**found, inputs=u, time_steps=elapsed))  # pyright: ignore[reportArgumentType]
+    return released(FilteredVolatility(**found, inputs=u, time_steps=elapsed))
 
 
 @eqx.filter_jit

@@ -53,16 +53,16 @@ def plot_volatility(found: "FilteredVolatility", axes: Any = None) -> np.ndarray
         axes = figure_axes(axes, (n + 2, 1), (8.0, 1.9 * (n + 2)))
         axes[0].plot(time, np.asarray(found.inputs), ".", color=INK, ms=4, label="input")
         axes[0].plot(time, np.asarray(found.predicted_input), color=BLUE, label="expected before it")
-        axes[0].set(title="inputs")
-        axes[0].legend(loc="upper right", ncols=2)
+        axes[0].set(title="inputs", ylabel="input")
+        axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         for row, i in enumerate(reversed(range(n)), start=1):
             colour = COLOURS[(i + 2) % len(COLOURS)]
             low, high = mean[:, i] - 2 * sd[:, i], mean[:, i] + 2 * sd[:, i]
             axes[row].fill_between(time, low, high, color=colour, alpha=0.25, lw=0, label="± 2 sd")
             axes[row].plot(time, mean[:, i], color=colour, label="mean")
             word = "" if i == 0 else f": log-volatility of state {i - 1}"
-            axes[row].set(title=f"state {i}{word}")
-            axes[row].legend(loc="upper right", ncols=2)
+            axes[row].set(title=f"state {i}{word}", ylabel=f"state {i}")
+            axes[row].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         surprise = np.asarray(found.surprise)
         axes[-1].plot(time, surprise, color=ORANGE)
         axes[-1].axhline(surprise.mean(), color=PALE, lw=1)

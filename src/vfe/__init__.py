@@ -39,7 +39,7 @@ from vfe.conditionals import (
     plate,
 )
 from vfe.conditioning import masked
-from vfe.dynamics import filter, smooth
+from vfe.dynamics import StateSpace, filter, smooth
 from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evidence
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
@@ -131,6 +131,7 @@ __all__ = [
     "Percept",
     "Point",
     "Rows",
+    "StateSpace",
     "Status",
     "StochasticTrace",
     "Table",

@@ -75,13 +75,12 @@ class FreeEnergy(eqx.Module):
 
     def _sum(self, terms: Mapping[str, Array]) -> Array:
         """Sum over nodes; over observations too where some nodes are shared by all of them."""
-        result = jnp.zeros(())
+        result: Any = None
         for name, value in terms.items():
-            if not self.shared:
-                result = result + value
-            else:
-                result = result + jnp.sum(value) * (1.0 if name in self.shared else self.weight)
-        return result
+            if self.shared:
+                value = jnp.sum(value) * (1.0 if name in self.shared else self.weight)
+            result = value if result is None else result + value
+        return jnp.zeros(()) if result is None else result
 
     @property
     def energy(self) -> Array:
@@ -125,12 +124,13 @@ class FreeEnergy(eqx.Module):
     @property
     def by_level(self) -> dict[str, Array]:
         """F_i = energy_i − S_i by node; their (weighted) sum is the total."""
-        zero = jnp.zeros(())
-        entropies = self.entropies or {}
+        observed: Any = self.observed
+        hidden: Any = self.hidden
+        entropies: Any = self.entropies or {}
         return {
-            n: self.observed.get(n, zero) + self.hidden.get(n, zero) - entropies.get(n, zero)
+            n: observed.get(n, 0.0) + hidden.get(n, 0.0) - entropies.get(n, 0.0)
             for n in self.order
-            if n in self.observed or n in self.hidden
+            if n in observed or n in hidden
         }
 
     @property
@@ -162,8 +162,8 @@ class FreeEnergy(eqx.Module):
         if isinstance(log_evidence, Estimate):
             value, other = log_evidence.value, log_evidence.standard_error
         else:
-            value, other = jnp.asarray(log_evidence), jnp.zeros(())
-        return Estimate(self.total + value, jnp.sqrt(self.standard_error**2 + other**2))
+            value, other = log_evidence, 0.0
+        return Estimate(self.total + value, (self.standard_error**2 + other**2) ** 0.5)
 
     def _with(self, function: Any, error: Array | None) -> "FreeEnergy":
         terms = (self.observed, self.hidden, self.entropies)
@@ -181,7 +181,7 @@ class FreeEnergy(eqx.Module):
         shape = jnp.shape(self.total)
         n = int(np.prod(shape, dtype=int))
         error = None if self.error is None else jnp.sqrt((self.error**2).sum()) * scale(n)
-        return self._with(lambda v: jnp.broadcast_to(v, shape).sum() * scale(n), error)
+        return self._with(lambda v: _spread(v, shape).sum() * scale(n), error)
 
     def sum(self) -> "FreeEnergy":
         """The F of all observations together; standard errors add in squares."""
@@ -206,7 +206,7 @@ class FreeEnergy(eqx.Module):
             raise ValueError("index: latents are shared, so the observations have one F together.")
         shape = jnp.shape(self.total)
         error = None if self.error is None else self.error[index]
-        return self._with(lambda v: jnp.broadcast_to(v, shape)[index], error)
+        return self._with(lambda v: _spread(v, shape)[index], error)
 
     def __add__(self, other: "FreeEnergy") -> "FreeEnergy":
         """F of two independent sets of data, node by node.
@@ -248,10 +248,10 @@ class FreeEnergy(eqx.Module):
         rows = [f"free energy in nats ({self.kind.value}{count})"]
         rows.append(f"{'level':<14}{'energy':>14}{'entropy':>14}{'F':>14}")
         for n, f in one.by_level.items():
-            e = jnp.sum(one.observed.get(n, 0.0)) + jnp.sum(one.hidden.get(n, 0.0))
-            s = jnp.sum((one.entropies or {}).get(n, 0.0))
+            e = np.sum(one.observed.get(n, 0.0)) + np.sum(one.hidden.get(n, 0.0))
+            s = np.sum((one.entropies or {}).get(n, 0.0))
             entropy = f"{float(s):14.4f}" if one.entropies and n in one.entropies else f"{'-':>14}"
-            rows.append(f"{n:<14}{float(e):14.4f}{entropy}{float(jnp.sum(f)):14.4f}")
+            rows.append(f"{n:<14}{float(e):14.4f}{entropy}{float(np.sum(f)):14.4f}")
         total = float(one.total)
         error = "" if one.error is None else f" ± {float(one.error):.4f}"
         if one.entropies is None:
@@ -272,6 +272,11 @@ class FreeEnergy(eqx.Module):
         if any(isinstance(v, Tracer | jax.ShapeDtypeStruct) for v in leaves):
             return f"FreeEnergy(kind={self.kind.value}, nodes={list(self.order)}, traced)"
         return self.table()
+
+
+def _spread(value: Any, shape: tuple[int, ...]) -> Any:
+    """An array over all leading axes; NumPy's stay NumPy's, whose float64 JAX may not be set to hold."""
+    return (np if isinstance(value, np.ndarray) else jnp).broadcast_to(value, shape)
 
 
 def same_kind(*all_of: FreeEnergy) -> Kind:

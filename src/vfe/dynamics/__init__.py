@@ -1,7 +1,11 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
 from vfe.dynamics.choices import ChoiceLogits, choice_model
+from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
 from vfe.dynamics.filtering import filter, smooth
+from vfe.dynamics.methods import ParallelInTime, Sequential
+from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
+from vfe.dynamics.state_space import StateSpace
 from vfe.dynamics.volatility import (
     BinaryInput,
     ContinuousInput,
@@ -16,11 +20,22 @@ __all__ = [
     "ChoiceLogits",
     "ContinuousInput",
     "EnhancedUpdate",
+    "Filtered",
     "FilteredVolatility",
+    "Forecast",
+    "Gaussian",
     "HierarchicalGaussianFilter",
+    "Now",
+    "OnlineState",
+    "ParallelInTime",
+    "Sequential",
+    "Smoothed",
     "StandardUpdate",
+    "StateSpace",
     "choice_model",
     "filter",
+    "filter_state_space",
     "filter_volatility",
     "smooth",
+    "smooth_state_space",
 ]

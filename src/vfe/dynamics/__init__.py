@@ -3,9 +3,18 @@
 from vfe.dynamics.choices import ChoiceLogits, choice_model
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
 from vfe.dynamics.filtering import filter, smooth
+from vfe.dynamics.fit import FittedComponents, fit
 from vfe.dynamics.methods import ParallelInTime, Sequential
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.state_space import StateSpace
+from vfe.dynamics.systems import (
+    AbstractSystem,
+    Autoregression,
+    Components,
+    LocalLevel,
+    LocalTrend,
+    Oscillator,
+)
 from vfe.dynamics.volatility import (
     BinaryInput,
     ContinuousInput,
@@ -16,17 +25,24 @@ from vfe.dynamics.volatility import (
 from vfe.dynamics.volatility_filter import FilteredVolatility, filter_volatility
 
 __all__ = [
+    "AbstractSystem",
+    "Autoregression",
     "BinaryInput",
     "ChoiceLogits",
+    "Components",
     "ContinuousInput",
     "EnhancedUpdate",
     "Filtered",
     "FilteredVolatility",
+    "FittedComponents",
     "Forecast",
     "Gaussian",
     "HierarchicalGaussianFilter",
+    "LocalLevel",
+    "LocalTrend",
     "Now",
     "OnlineState",
+    "Oscillator",
     "ParallelInTime",
     "Sequential",
     "Smoothed",
@@ -36,6 +52,7 @@ __all__ = [
     "filter",
     "filter_state_space",
     "filter_volatility",
+    "fit",
     "smooth",
     "smooth_state_space",
 ]

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vfe.cli_filter import filter_file
 from vfe.gallery import JOBS, Job
 from vfe.gallery.job import JobResult, Workspace
 from vfe.gallery.pending import Pending, Request, find_pending
@@ -137,7 +138,7 @@ def run(
         )
         pending.finish()
         seconds = time.monotonic() - start
-    _print_headline(Console(), job.name, result.headline)
+    print_headline(Console(), job.name, result.headline)
     _say(Console(), f"\n{duration(seconds)}. The report: {folder / 'report.html'}")
 
 
@@ -152,7 +153,7 @@ def show(
         folder = run if run.exists() or not (RUNS / run).exists() else RUNS / run
         config = read_config(folder)
         out = Console()
-        _print_headline(out, str(config.get("name")), config.get("headline") or [])
+        print_headline(out, str(config.get("name")), config.get("headline") or [])
         rows = {
             "made": config.get("created"),
             "command": config.get("command"),
@@ -175,6 +176,9 @@ def show(
             import webbrowser
 
             webbrowser.open((folder / "report.html").absolute().as_uri())
+
+
+app.command("filter")(filter_file)
 
 
 def find_job(name: str) -> Job:
@@ -316,7 +320,8 @@ def _print_settings(out: Console, job: Job) -> None:
     out.print(table)
 
 
-def _print_headline(out: Console, name: str, headline: Any) -> None:
+def print_headline(out: Console, name: str, headline: Any) -> None:
+    """Print (label, value) pairs under a title."""
     table = Table(title=_text(name, "bold"), title_justify="left", show_header=False, show_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -42,6 +42,7 @@ def save_run(
     model: Any,
     dataset: "xr.Dataset",
     figures: Mapping[str, Any] | None = None,
+    tables: Mapping[str, str] | None = None,
     report: "Report | None" = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -52,18 +53,19 @@ def save_run(
     """Write a run folder, whole or not at all; an existing one is never touched.
 
     **Arguments:** `name`: what was run; `model`: any pytree; `dataset`: the numbers; `figures`:
-    matplotlib figures by file name; `report`: the page; `seed`, `settings`, `command` (the line that
-    runs it again), `data` (see `provenance`) and `headline` ((label, value) pairs): for config.json.
+    matplotlib figures by file name; `tables`: comma-separated values by file name; `report`: the page;
+    `seed`, `settings`, `command` (the line that runs it again), `data` (see `provenance`) and
+    `headline` ((label, value) pairs): for config.json.
 
     **Raises:** `FileExistsError`, `PermissionError`, … from `folders.check_free`; `ValueError` for a
     figure name that is no plain file name.
 
     **Example:** `save_run("runs/first", name="toy", model=model, dataset=percept.to_xarray())`.
     """
-    figures = figures or {}
-    for key in figures:
+    figures, tables = figures or {}, tables or {}
+    for key in (*figures, *tables):
         if not re.fullmatch(r"\w[\w.-]*", key):
-            raise ValueError(f"figure {key!r}: a name is letters, digits, '_', '-' and '.'.")
+            raise ValueError(f"figure or table {key!r}: a name is letters, digits, '_', '-' and '.'.")
     config = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -87,6 +89,8 @@ def save_run(
             (temporary / "figures").mkdir()
         for key, figure in figures.items():
             figure.savefig(temporary / "figures" / f"{key.removesuffix('.png')}.png", dpi=160)
+        for key, text in tables.items():
+            (temporary / f"{key.removesuffix('.csv')}.csv").write_text(text, encoding="utf-8")
         if report is not None:
             from vfe.results.report import build_report
 

@@ -1,0 +1,120 @@
+"""`vfe filter`: records from files, what is written about them, and what is refused."""
+
+import csv
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import vfe
+from vfe.cli import app
+from vfe.dynamics.records import read_record
+from vfe.dynamics.starting import starting
+
+RUN = CliRunner()
+
+
+def write(path, header, rows):
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A rhythm of 0.1 cycles per minute in noise, with a gap, filtered from a file with its command."""
+    folder = tmp_path_factory.mktemp("record")
+    t = 2.0 * np.arange(150)
+    clean = np.cos(2 * np.pi * 0.1 * t)
+    y = clean + 0.3 * np.random.default_rng(0).normal(size=150)
+    cells = ["" if 60 <= i < 66 else f"{v:.6f}" for i, v in enumerate(y)]
+    rows = [f"{a},{b}" for a, b in zip(t, cells, strict=True)]
+    file = write(folder / "rhythm.csv", "minute,value", rows)
+    words = f"filter {file} --system oscillator --time minute --forecast 5 --report".split()
+    result = RUN.invoke(app, [*words, "--out", str(folder / "out")])
+    assert result.exit_code == 0, result.output
+    return folder, t, y, clean, result.output
+
+
+def test_the_rhythm_is_found_the_noise_taken_off_and_the_gap_filled(done):
+    folder, t, y, clean, output = done
+    with (folder / "out" / "estimates.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    estimate = np.array([float(r["estimate"]) for r in rows])
+    sd = np.array([float(r["estimate_sd"]) for r in rows])
+    assert [float(r["time"]) for r in rows] == list(t)
+    assert np.sqrt(np.mean((estimate - clean) ** 2)) < 0.6 * np.sqrt(np.mean((y - clean) ** 2))
+    gap = slice(60, 66)
+    assert all(r["value"] == "" for r in rows[gap])
+    assert np.abs(estimate[gap] - clean[gap]).max() < 0.5
+    # A mean squared standardised error of 150 correlated samples, the truth being a rhythm without damping.
+    assert 0.2 < np.mean(((estimate - clean) / sd) ** 2) < 3.0
+    assert "oscillator" in output
+    assert "nats" in output
+
+
+def test_what_is_written_can_be_loaded_and_shown(done):
+    folder = done[0]
+    data = vfe.load(folder / "out")
+    assert float(data["surprise"].sum()) < float(data["free_energy"]) < float(data["surprise"].sum()) + 20
+    assert data["forecast"].size == 5
+    assert list(data["ahead"].values) == [300.0, 302.0, 304.0, 306.0, 308.0]
+    assert {p.name for p in (folder / "out").iterdir()} >= {"report.html", "estimates.csv", "figures"}
+    shown = RUN.invoke(app, ["show", str(folder / "out")])
+    assert shown.exit_code == 0
+    assert "--forecast 5" in " ".join(shown.output.split())
+
+
+def test_systems_are_listed():
+    result = RUN.invoke(app, ["filter", "--system", "list"])
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("level", "trend", "oscillator", "autoregression"))
+
+
+def test_a_fit_starts_at_the_peaks_of_the_periodogram():
+    t = np.arange(400.0)
+    y = 5 + np.sin(2 * np.pi * 0.05 * t) + 0.5 * np.sin(2 * np.pi * 0.12 * t)
+    parts = starting("oscillator+oscillator", y, np.asarray(1.0)).parts
+    assert [float(p.frequency) for p in parts] == pytest.approx([0.05, 0.12], abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "options", "words"),
+    [
+        ("t,y", ["0,1", "1,2", "2,x3"], ["--column", "y"], "row 4, column 'y': 'x3'"),
+        ("t,y", ["0,1", "1,inf", "2,3"], ["--column", "y"], "row 3, column 'y': 'inf'"),
+        ("t,y", ["0,1", "2,2", "1,3"], ["--time", "t"], "row 4: the time 1 does not come after 2"),
+        ("t,y", ["0,1", ",2", "2,3"], ["--time", "t"], "row 3: the time (column 't') is missing"),
+        ("t,y", ["0,1", "1,2", "2,3"], ["--column", "z"], "no column 'z'; it has 't', 'y'"),
+        ("t,y", ["0,1", "1,2", "2,3"], [], "say which one with --column"),
+        ("y", ["1"], [], "1 samples, 1 of them present"),
+        ("y,z", [",1", ",2", "NA,3"], ["--column", "y"], "3 samples, 0 of them present"),
+        ("y", ["1", "2", "3"], ["--dt", "0"], "dt=0.0; wanted a positive"),
+        ("y", ["1", "2", "3"], ["--dt", "nan"], "dt=nan; wanted a positive"),
+        ("t,y", ["0,1", "1,2", "2,3"], ["--dt", "1", "--time", "t"], "both dt"),
+        ("t,y", ["0,1", "1,2", "3,3"], ["--time", "t", "--forecast", "2"], "vary"),
+        ("y", ["1", "2", "3"], ["--system", "wave"], "no system 'wave'"),
+        ("", [], [], "wanted a header"),
+    ],
+)
+def test_bad_files_and_options_are_refused_in_one_sentence(tmp_path, header, rows, options, words):
+    file = write(tmp_path / "bad.csv", header, rows)
+    result = RUN.invoke(app, ["filter", str(file), *options, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_exists_is_never_touched(tmp_path):
+    file = write(tmp_path / "y.csv", "y", ["1", "2", "3"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("kept")
+    result = RUN.invoke(app, ["filter", str(file), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert (tmp_path / "out" / "mine").read_text() == "kept"
+
+
+def test_times_that_vary_become_intervals(tmp_path):
+    file = write(tmp_path / "t.csv", "t,y", ["0,1", "1,2", "3,3"])
+    record = read_record(file, "y", time="t")
+    assert list(record.intervals) == [1.0, 1.0, 2.0]
+    assert read_record(file, "y", dt=0.5).intervals == 0.5

@@ -3,7 +3,9 @@
 from vfe.dynamics.choices import ChoiceLogits, choice_model
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
 from vfe.dynamics.filtering import filter, smooth
+from vfe.dynamics.fitting import FittedParameters, fit_parameters
 from vfe.dynamics.methods import ParallelInTime, Sequential
+from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.state_space import StateSpace
 from vfe.dynamics.volatility import (
@@ -22,6 +24,7 @@ __all__ = [
     "EnhancedUpdate",
     "Filtered",
     "FilteredVolatility",
+    "FittedParameters",
     "Forecast",
     "Gaussian",
     "HierarchicalGaussianFilter",
@@ -29,6 +32,7 @@ __all__ = [
     "OnlineState",
     "ParallelInTime",
     "Sequential",
+    "SmoothNoise",
     "Smoothed",
     "StandardUpdate",
     "StateSpace",
@@ -36,6 +40,9 @@ __all__ = [
     "filter",
     "filter_state_space",
     "filter_volatility",
+    "fit_parameters",
     "smooth",
+    "smooth_noise",
+    "smooth_noise_state_space",
     "smooth_state_space",
 ]

@@ -4,7 +4,9 @@ from vfe.dynamics.choices import ChoiceLogits, choice_model
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
 from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.fit import FittedComponents, fit
+from vfe.dynamics.fitting import FittedParameters, fit_parameters
 from vfe.dynamics.methods import ParallelInTime, Sequential
+from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.state_space import StateSpace
 from vfe.dynamics.systems import (
@@ -35,6 +37,7 @@ __all__ = [
     "Filtered",
     "FilteredVolatility",
     "FittedComponents",
+    "FittedParameters",
     "Forecast",
     "Gaussian",
     "HierarchicalGaussianFilter",
@@ -45,6 +48,7 @@ __all__ = [
     "Oscillator",
     "ParallelInTime",
     "Sequential",
+    "SmoothNoise",
     "Smoothed",
     "StandardUpdate",
     "StateSpace",
@@ -53,6 +57,9 @@ __all__ = [
     "filter_state_space",
     "filter_volatility",
     "fit",
+    "fit_parameters",
     "smooth",
+    "smooth_noise",
+    "smooth_noise_state_space",
     "smooth_state_space",
 ]

@@ -44,8 +44,8 @@ class Predicted(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """A factor Γ of a covariance, Q = Γ Γᵀ, that may be singular; its rank; ½ ln of its determinant
-    (over the directions in which there is noise)."""
+    """A factor Γ of a covariance, Q = Γ Γᵀ, that may be singular; its rank; ½ ln of the determinant of the
+    covariance of those elements that earlier ones do not determine."""
 
     factor: Float[Array, "*time n n"]
     rank: Float[Array, "*time"]
@@ -198,11 +198,9 @@ def factorise(covariance: Float[Array, "*time n n"]) -> Noise:
         return factor.at[..., :, j].set(jnp.where(below, rest * scale[..., None], 0.0))
 
     factor = jax.lax.fori_loop(0, size, column, jnp.zeros_like(covariance))
-    null = jnp.diagonal(factor, axis1=-2, axis2=-1) == 0
-    square = product(transpose(factor), factor) + jnp.where(
-        null[..., None] & jnp.eye(size, dtype=bool), 1.0, 0.0
-    )
-    half = jnp.log(jnp.diagonal(jnp.linalg.cholesky(square), axis1=-2, axis2=-1)).sum(-1)
+    pivots = jnp.diagonal(factor, axis1=-2, axis2=-1)
+    null = pivots == 0
+    half = jnp.log(jnp.where(null, 1.0, pivots)).sum(-1)
     return Noise(factor, size - null.sum(-1).astype(covariance.dtype), half)
 
 
@@ -324,7 +322,8 @@ class Terms(NamedTuple):
 def path_terms(model: "StateSpace", steps: Steps, future: Future, mean: Array, covariance: Array) -> Terms:
     """⟨−ln p(y_t | z_t)⟩, ⟨−ln p(z_t | z_{t−1})⟩ and S(z_t | z_{t−1}) under the exact smoothing density.
 
-    Where the noise of the state is singular, its density is that over the directions it has.
+    Where the noise of the state is singular, its density is that of the elements which earlier ones do not
+    determine.
     """
     noise, start = factorise(steps.noise), factorise(model.initial_covariance)
     count, size = mean.shape

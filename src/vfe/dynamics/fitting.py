@@ -1,0 +1,142 @@
+"""Parameters of a state-space model by the evidence: the most probable ones, and how sure."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vfe.dynamics.filtering import filter as filter_verb
+from vfe.dynamics.precision import released
+from vfe.dynamics.state_space import StateSpace, double
+from vfe.perception.status import DivergenceError
+
+
+class FittedParameters(eqx.Module):
+    """Positive parameters learned from a series.
+
+    `value`: the most probable ones; `log_sd`: the standard deviation of the logarithm of each, from the
+    curvature there; `log_covariance`: in the order of `names`; `model`: the `vfe.StateSpace` they make;
+    `energy`: −ln p(y | θ) − ln p(ln θ) there, nats; `gradient`: its largest element left.
+    """
+
+    value: dict[str, Array]
+    log_sd: dict[str, Array]
+    log_covariance: Float[Array, "p p"]
+    model: StateSpace
+    energy: Float[Array, ""]
+    gradient: Float[Array, ""]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Central intervals of every parameter, Gaussian in its logarithm.
+
+        **Raises:** `ValueError` for a level outside (0, 1).
+        """
+        from statistics import NormalDist
+
+        if not 0 < level < 1:
+            raise ValueError(f"interval: got level={level}; wanted a probability between 0 and 1.")
+        reach = NormalDist().inv_cdf(0.5 + 0.5 * level)
+        ends = {n: (float(self.value[n]), np.exp(reach * float(self.log_sd[n]))) for n in self.names}
+        return {n: (value / by, value * by) for n, (value, by) in ends.items()}
+
+
+def fit_parameters(
+    build: Callable[[dict[str, Array]], StateSpace],
+    prior: Mapping[str, tuple[float, float]],
+    y: Any,
+    *,
+    inputs: Any = None,
+    start: Mapping[str, float] | None = None,
+    max_steps: int = 200,
+    tolerance: float = 1e-3,
+) -> FittedParameters:
+    """The most probable positive parameters of a state-space model, by L-BFGS in their logarithms.
+
+    Minimises −ln p(y | θ) + Σ ½ (ln θ_i − ln m_i)² / s_i², with the exact filter and its derivatives.
+
+    **Arguments:** `build`: from a dictionary of parameters to the model, in JAX; `prior`: for every
+    parameter (m, s), a typical value and the standard deviation of its logarithm; `y`, `inputs`: as in
+    `vfe.filter`; `start`: where to start, by default at the typical values; `max_steps`; `tolerance`: the
+    largest element of the gradient, in nats per unit of the logarithm, that counts as a minimum.
+
+    **Raises:** `ValueError` for values that are not positive; `vfe.DivergenceError` where no minimum was
+    reached, with what is left of the gradient.
+
+    **Example:**
+    ```python
+    def build(p):
+        return vfe.dynamics.smooth_noise_state_space(
+            [[-0.5]], [[1.0]], dt=0.1, smoothness=p["s"], state_sd=1.0, observation_sd=p["v"], white_sd=0.03
+        )
+    fitted = vfe.dynamics.fit_parameters(build, {"s": (0.1, 1.0), "v": (0.5, 1.0)}, y)
+    vfe.smooth(fitted.model, y).mean, fitted.interval()
+    ```
+
+    **Source:** Särkkä 2013, chapter 12; Nocedal and Wright 2006, algorithm 7.5.
+    """
+    from scipy.optimize import minimize
+
+    names = tuple(prior)
+    values = np.array([[*prior[n], (start or {}).get(n, prior[n][0])] for n in names], dtype=float)
+    if not names or not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(
+            f"fit_parameters: got prior={dict(prior)} and start={start}; wanted a typical value and the "
+            "standard deviation of the logarithm for every parameter, and starts, all positive."
+        )
+    unknown = sorted(set(start or {}) - set(names))
+    if unknown:
+        raise ValueError(f"fit_parameters: start has {unknown}; the parameters are {list(names)}.")
+    typical, spread, first = np.log(values[:, 0]), values[:, 1], np.log(values[:, 2])
+    with jax.enable_x64(True):
+        y = double("fit_parameters: y", y)
+
+        def energy(logs: Array, y: Array) -> Array:
+            model = build(dict(zip(names, jnp.exp(logs), strict=True)))
+            prior_energy = 0.5 * (((logs - typical) / spread) ** 2).sum()
+            return prior_energy - filter_verb(model, y, inputs=inputs).log_evidence.sum()
+
+        both = jax.jit(jax.value_and_grad(energy))
+
+        def objective(logs: np.ndarray) -> tuple[float, np.ndarray]:
+            value, gradient = both(jnp.asarray(logs), y)
+            # Where the evidence leaves float64, the line search is told to step back.
+            return (float(value), np.asarray(gradient)) if np.isfinite(value) else (np.inf, 0 * logs)
+
+        found = minimize(
+            objective,
+            first,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": max_steps, "ftol": 1e-15, "gtol": 0.1 * tolerance},
+        )
+        left = np.abs(found.jac).max()
+        if not np.isfinite(found.fun) or left > tolerance:
+            raise DivergenceError(
+                f"fit_parameters: no minimum after {found.nit} steps: the gradient left is {left:.3g}, "
+                f"wanted {tolerance:g} (nats per unit of the logarithm). Start elsewhere (start=), allow "
+                "more (max_steps=, tolerance=), or give narrower priors."
+            )
+        curvature = np.asarray(jax.jit(jax.jacfwd(jax.grad(energy)))(jnp.asarray(found.x), y))
+        curvature = 0.5 * (curvature + curvature.T)
+        if np.linalg.eigvalsh(curvature).min() <= 0:
+            raise DivergenceError(
+                "fit_parameters: the point found is a saddle and no minimum; start elsewhere (start=)."
+            )
+        covariance = np.linalg.inv(curvature)
+        value = dict(zip(names, jnp.exp(jnp.asarray(found.x)), strict=True))
+        result = FittedParameters(
+            value=value,
+            log_sd=dict(zip(names, jnp.sqrt(jnp.diagonal(jnp.asarray(covariance))), strict=True)),
+            log_covariance=jnp.asarray(covariance),
+            model=build(value),
+            energy=jnp.asarray(found.fun),
+            gradient=jnp.asarray(left),
+            names=names,
+        )
+    model = result.model
+    return eqx.tree_at(lambda r: r.model, released(result), model)

@@ -8,6 +8,12 @@ except ModuleNotFoundError as error:
     ) from error
 
 from vfe.sklearn.encoder import FreeEnergyEncoder
+from vfe.sklearn.generative import GenerativeClassifier
 from vfe.sklearn.supervised import PredictiveCodingClassifier, PredictiveCodingRegressor
 
-__all__ = ["FreeEnergyEncoder", "PredictiveCodingClassifier", "PredictiveCodingRegressor"]
+__all__ = [
+    "FreeEnergyEncoder",
+    "GenerativeClassifier",
+    "PredictiveCodingClassifier",
+    "PredictiveCodingRegressor",
+]

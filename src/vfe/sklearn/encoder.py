@@ -14,14 +14,12 @@ import vfe
 from vfe.conditioning import condition
 from vfe.sklearn.activations import activation_of
 from vfe.sklearn.training import (
-    Patience,
-    advised,
     check_settings,
     filled,
     in_blocks,
     in_units,
     key_of,
-    optimiser,
+    learned_model,
     single,
     whole_batches,
 )
@@ -146,22 +144,8 @@ class FreeEnergyEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layers = [vfe.Affine(layers[0].weight, layers[0].bias)]
         count, batch = len(x), int(self.batch_size)
         rows = whole_batches(count, batch)
-        patience = Patience(self.tol, int(self.n_iter_no_change), count)
-        with advised():
-            learned = vfe.learn(
-                _model(tuple(layers), 1.0),
-                {"x": filled(x, rows, np.nan)},
-                epochs=int(self.max_iter),
-                batch_size=batch,
-                key=key,
-                optimiser=optimiser(float(self.learning_rate), 0.0),
-                callback=patience,
-                progress=bool(self.verbose),
-                **options,
-            )
-        self.free_energy_curve_ = np.asarray(patience.curve)
-        self.n_iter_ = learned.epochs
-        return learned.model
+        model = _model(tuple(layers), 1.0)
+        return learned_model(self, model, {"x": filled(x, rows, np.nan)}, count, key, **options)
 
     def _perceived(self, X: Any) -> tuple[np.ndarray, np.ndarray, Any]:
         """⟨z⟩ and F of every row, and the type of X."""

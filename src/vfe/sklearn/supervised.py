@@ -14,14 +14,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 import vfe
 from vfe.sklearn.activations import activation_of
 from vfe.sklearn.training import (
-    Patience,
-    advised,
     check_settings,
     filled,
     in_blocks,
     in_units,
     key_of,
-    optimiser,
+    learned_model,
     single,
     whole_batches,
 )
@@ -74,26 +72,19 @@ def _learn(estimator: Any, model: vfe.Model, x: np.ndarray, y: Any, key: PRNGKey
     seen: dict[str, Any] = {"x": filled(x, rows, 0.0), "y": filled(y, rows, missing)}
     if y.ndim == 1:
         seen["y"] = vfe.masked(seen["y"], present)
-    patience = Patience(estimator.tol, int(estimator.n_iter_no_change), count)
-    with advised():
-        learned = vfe.learn(
-            model,
-            seen,
-            epochs=int(estimator.max_iter),
-            batch_size=batch,
-            key=key,
-            belief=vfe.Point,
-            solver=vfe.Anderson() if estimator.solver is None else estimator.solver,
-            keep_beliefs=False,
-            perception_steps=int(estimator.perception_steps),
-            rtol=1e-2,
-            optimiser=optimiser(float(estimator.learning_rate), float(estimator.weight_decay)),
-            callback=patience,
-            progress=bool(estimator.verbose),
-        )
-    estimator.free_energy_curve_ = np.asarray(patience.curve)
-    estimator.n_iter_ = learned.epochs
-    return learned.model
+    return learned_model(
+        estimator,
+        model,
+        seen,
+        count,
+        key,
+        weight_decay=float(estimator.weight_decay),
+        belief=vfe.Point,
+        solver=vfe.Anderson() if estimator.solver is None else estimator.solver,
+        keep_beliefs=False,
+        perception_steps=int(estimator.perception_steps),
+        rtol=1e-2,
+    )
 
 
 def _predicted(estimator: Any, X: Any) -> np.ndarray:

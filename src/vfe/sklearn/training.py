@@ -14,6 +14,7 @@ import optax
 from jaxtyping import PRNGKeyArray
 from sklearn.utils import check_random_state
 
+from vfe.learning import learn
 from vfe.model import Model
 from vfe.perception import DivergenceError
 
@@ -29,7 +30,14 @@ def check_settings(estimator: Any) -> None:
     sizes = estimator.hidden_layer_sizes
     if not isinstance(sizes, tuple | list | np.ndarray) or not all(_is_count(n) for n in sizes):
         raise ValueError(f"hidden_layer_sizes: got {sizes!r}; wanted positive integers, such as (100, 50).")
-    for name in ("n_components", "perception_steps", "batch_size", "max_iter", "n_iter_no_change"):
+    for name in (
+        "n_components",
+        "latent_size",
+        "perception_steps",
+        "batch_size",
+        "max_iter",
+        "n_iter_no_change",
+    ):
         value = getattr(estimator, name, 1)
         if not _is_count(value):
             raise ValueError(f"{name}: got {value!r}; wanted an integer of at least 1.")
@@ -137,6 +145,38 @@ class Patience:
         self.waited = 0 if total < self.best - self.tol else self.waited + 1
         self.best = min(self.best, total)
         return self.waited >= self.epochs
+
+
+def learned_model(
+    estimator: Any,
+    model: Model,
+    observed: dict[str, Any],
+    count: int,
+    key: PRNGKeyArray,
+    *,
+    weight_decay: float = 0.0,
+    **options: Any,
+) -> Model:
+    """The model after `vfe.learn` with an estimator's settings; leaves the curve of F and `n_iter_` on it.
+
+    `count`: the rows that are data, before those that fill up the last batch; `options`: of `vfe.learn`.
+    """
+    patience = Patience(estimator.tol, int(estimator.n_iter_no_change), count)
+    with advised():
+        learned = learn(
+            model,
+            observed,
+            epochs=int(estimator.max_iter),
+            batch_size=int(estimator.batch_size),
+            key=key,
+            optimiser=optimiser(float(estimator.learning_rate), weight_decay),
+            callback=patience,
+            progress=bool(estimator.verbose),
+            **options,
+        )
+    estimator.free_energy_curve_ = np.asarray(patience.curve)
+    estimator.n_iter_ = learned.epochs
+    return learned.model
 
 
 def in_units(layer: Any, mean: np.ndarray, spread: np.ndarray | float) -> Any:

@@ -5,6 +5,8 @@ from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
 from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.fitting import FittedParameters, fit_parameters
 from vfe.dynamics.methods import ParallelInTime, Sequential
+from vfe.dynamics.nonlinear_system import NonlinearSystem
+from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.state_space import StateSpace
@@ -28,12 +30,14 @@ __all__ = [
     "Forecast",
     "Gaussian",
     "HierarchicalGaussianFilter",
+    "NonlinearSystem",
     "Now",
     "OnlineState",
     "ParallelInTime",
     "Sequential",
     "SmoothNoise",
     "Smoothed",
+    "SmoothedPath",
     "StandardUpdate",
     "StateSpace",
     "choice_model",
@@ -44,5 +48,6 @@ __all__ = [
     "smooth",
     "smooth_noise",
     "smooth_noise_state_space",
+    "smooth_nonlinear_system",
     "smooth_state_space",
 ]

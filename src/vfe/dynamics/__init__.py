@@ -6,6 +6,8 @@ from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.fit import FittedComponents, fit
 from vfe.dynamics.fitting import FittedParameters, fit_parameters
 from vfe.dynamics.methods import ParallelInTime, Sequential
+from vfe.dynamics.nonlinear_system import NonlinearSystem
+from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.state_space import StateSpace
@@ -43,6 +45,7 @@ __all__ = [
     "HierarchicalGaussianFilter",
     "LocalLevel",
     "LocalTrend",
+    "NonlinearSystem",
     "Now",
     "OnlineState",
     "Oscillator",
@@ -50,6 +53,7 @@ __all__ = [
     "Sequential",
     "SmoothNoise",
     "Smoothed",
+    "SmoothedPath",
     "StandardUpdate",
     "StateSpace",
     "choice_model",
@@ -61,5 +65,6 @@ __all__ = [
     "smooth",
     "smooth_noise",
     "smooth_noise_state_space",
+    "smooth_nonlinear_system",
     "smooth_state_space",
 ]

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vfe.dynamics.path_smoothing import SmoothedPath
 from vfe.dynamics.smoothed import Filtered, Gaussian, Smoothed
 from vfe.results.style import BLUE, COLOURS, INK, ORANGE, PALE, figure_axes, style
 
@@ -80,6 +81,54 @@ def plot_series(result: Filtered | Smoothed, axes: Any = None, *, level: float =
             axes[2].legend()
         axes[2].axhline(surprise.mean(), color=PALE, lw=1)
         axes[2].set(title=f"nats per sample, {surprise.sum():.1f} in all", xlabel="sample")
+    return axes
+
+
+def path_to_xarray(path: SmoothedPath) -> "xr.Dataset":
+    """The most probable path as a Dataset over `time` (samples from 0), `state`, `observed` and `term`.
+
+    `mean`, `sd`, `covariance`, `y`, and `free_energy_by_term` (nats, an approximation).
+
+    **Example:** `vfe.smooth(system, y).to_xarray()["sd"]`.
+    """
+    import xarray as xr
+
+    terms = path.free_energy.by_level
+    variables: dict[str, Any] = {
+        "mean": (("time", "state"), np.asarray(path.mean)),
+        "sd": (("time", "state"), np.asarray(path.sd)),
+        "covariance": (("time", "state", "state_"), np.asarray(path.covariance)),
+        "y": (("time", "observed"), np.asarray(path.y)),
+        "free_energy_by_term": (
+            ("time", "term"),
+            np.stack([np.asarray(v) for v in terms.values()], -1),
+            {"units": "nats"},
+        ),
+        "term": ("term", list(terms)),
+    }
+    kind = path.free_energy.kind.value
+    return xr.Dataset(variables, attrs={"belief": "given the whole series", "kind": kind})
+
+
+def plot_path(path: SmoothedPath, axes: Any = None, *, level: float = 0.95) -> np.ndarray:
+    """The states of the most probable path with central intervals, and F by time.
+
+    **Arguments:** `axes`: two matplotlib axes; a new figure by default; `level`: the probability inside
+    the shaded intervals.
+
+    **Returns:** the two axes.
+
+    **Raises:** `ValueError` for another number of axes.
+
+    **Example:** `vfe.smooth(system, y).plot()[0].figure.savefig("path.png")`.
+    """
+    with style():
+        axes = figure_axes(axes, (1, 2), (10.0, 3.7))
+        _bands(axes[0], Gaussian(path.mean, path.covariance), level)
+        axes[0].set(title="states, given the whole series", xlabel="sample")
+        total = np.asarray(path.free_energy.total)
+        axes[1].plot(total, color=BLUE)
+        axes[1].set(title=f"F of the path in nats, {total.sum():.1f} in all", xlabel="sample")
     return axes
 
 

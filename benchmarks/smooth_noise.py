@@ -1,0 +1,119 @@
+"""Smoothing under smooth noise, against the best linear estimator and the path under the true covariance.
+
+    python benchmarks/smooth_noise.py FOLDER [--only known|learned|lorenz]
+
+FOLDER holds series with known noise: `scalar_*.npz` (x' = −a x + w, y = x + v + e) and `lorenz_*.npz`, with the
+error of the best linear estimator (`rmse_blue_smooth`) and of the most probable path under the true noise
+covariance (`rmse_map_true_cov_best`). Prints for every case the error over that one, the mean squared
+standardised error of x, and F in nats (−ln p(y); an approximation for Lorenz), then their means.
+`learned`: smoothness and precisions by `vfe.dynamics.fit_parameters`, from priors that every series gets alike.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+import vfe
+from vfe.dynamics import NonlinearSystem, fit_parameters, smooth_noise_state_space
+
+SPREAD = 0.5  # of the logarithm of every learned parameter, a priori
+
+
+def report(name: str, mean, sd, truth, best: float, f: float, rows: list) -> None:
+    """One line, and its numbers for the means."""
+    ratio = float(np.sqrt(((mean - truth) ** 2).mean()) / best)
+    rows.append((ratio, float((((mean - truth) / sd) ** 2).mean())))
+    print(f"{name}: error {ratio:.3f}, standardised {rows[-1][1]:.2f}, F {f:.1f}", flush=True)
+
+
+def scalar(path: Path, learned: bool, rows: list) -> None:
+    """A linear system with one state."""
+    d = np.load(path)
+    dt, a, y = float(d["dt"]), float(d["a"]), d["y"][:, None]
+
+    def build(p):
+        return smooth_noise_state_space(
+            [[-a]],
+            [[1.0]],
+            dt=dt,
+            smoothness=p["smoothness"],
+            state_sd=p["state"],
+            observation_sd=p["observation"],
+            white_sd=p["white"],
+        )
+
+    if learned:
+        sd = y.std()
+        # Half of the variance of y is noise, nearly all of it smooth.
+        typical = {"smoothness": dt, "state": sd * a, "observation": sd / 2**0.5, "white": sd / 20}
+        fitted = fit_parameters(build, {n: (v, SPREAD) for n, v in typical.items()}, y)
+        model = fitted.model
+        print(
+            {
+                n: f"{float(v):.3g} ×/÷ {np.exp(float(fitted.log_sd[n])):.2f}"
+                for n, v in fitted.value.items()
+            }
+        )
+    else:
+        model = build(
+            {
+                "smoothness": float(d["smoothness_samples"]) * dt,
+                "state": float(d["sd_w"]),
+                "observation": float(d["sd_v"]),
+                "white": float(d["white_floor_sd"]),
+            }
+        )
+    found = vfe.smooth(model, y)
+    f = float(-found.log_evidence)
+    report(path.stem, found.mean[:, 0], found.sd[:, 0], d["x_true"], d["rmse_blue_smooth"], f, rows)
+
+
+def lorenz(path: Path, white: bool, rows: list) -> None:
+    """Lorenz's system, its first state seen."""
+    d = np.load(path)
+    dt = float(d["dt"])
+    system = NonlinearSystem(
+        flow=lambda x: jnp.stack(
+            [10 * (x[1] - x[0]), x[0] * (28 - x[2]) - x[1], x[0] * x[1] - 8 / 3 * x[2]]
+        ),
+        observe=lambda x: x[:1],
+        dt=dt,
+        smoothness=0.0 if white else float(d["smoothness_samples"]) * dt,
+        state_sd=float(d["sd_w"]),
+        observation_sd=float(d["sd_v"]),
+        white_sd=float(d["white_floor_sd"]),
+        initial_mean=d["initial_mean"],
+        initial_covariance=d["initial_cov"],
+    )
+    found = vfe.smooth(system, d["y"][:, None])
+    f = float(found.free_energy.total.sum())
+    report(path.stem, found.mean, found.sd, d["x_true"], float(d["rmse_map_true_cov_best"]), f, rows)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=["known", "learned", "lorenz"])
+    arguments = parser.parse_args()
+    for what in ("known", "learned"):
+        if arguments.only in (None, what):
+            rows: list = []
+            for path in sorted(arguments.folder.glob("scalar_*.npz")):
+                scalar(path, what == "learned", rows)
+            print(what, "mean error and mean standardised:", np.mean(rows, 0).round(3))
+    if arguments.only in (None, "lorenz"):
+        for white in (False, True):
+            rows = []
+            for path in sorted(arguments.folder.glob("lorenz_*.npz")):
+                lorenz(path, white, rows)
+            errors, standardised = np.array(rows).T
+            word = "white" if white else "smooth"
+            mean = np.exp(np.log(errors).mean())
+            print(f"{word} noise: geometric mean error {mean:.3f}, standardised {standardised.mean():.2f}")
+
+
+if __name__ == "__main__":
+    main()

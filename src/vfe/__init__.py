@@ -9,7 +9,7 @@ from vfe.runtime import order_cpu_work
 order_cpu_work()  # before anything below may start JAX
 
 # ruff: isort: split
-from vfe import exact, networks
+from vfe import dynamics, exact, networks
 from vfe.beliefs import (
     Amortised,
     Categorical,
@@ -39,6 +39,7 @@ from vfe.conditionals import (
     plate,
 )
 from vfe.conditioning import masked
+from vfe.dynamics import DynamicModel, Level, Precision, dem, filter, generalised_filter
 from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evidence
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
@@ -97,6 +98,7 @@ __all__ = [
     "Descent",
     "DiagonalGaussian",
     "DivergenceError",
+    "DynamicModel",
     "Enumerate",
     "Enumerated",
     "EnumeratedBelief",
@@ -120,6 +122,7 @@ __all__ = [
     "Langevin",
     "Laplace",
     "Learned",
+    "Level",
     "MeanField",
     "Model",
     "MonteCarlo",
@@ -129,6 +132,7 @@ __all__ = [
     "Particles",
     "Percept",
     "Point",
+    "Precision",
     "Rows",
     "Status",
     "StochasticTrace",
@@ -141,11 +145,15 @@ __all__ = [
     "categorical",
     "compare",
     "conditional",
+    "dem",
     "dirichlet",
+    "dynamics",
     "exact",
+    "filter",
     "free_energy",
     "gamma",
     "gaussian",
+    "generalised_filter",
     "given",
     "hierarchy",
     "learn",

@@ -1,0 +1,47 @@
+"""The two verbs of time: what is believed so far, and in hindsight."""
+
+import functools
+from typing import Any
+
+
+@functools.singledispatch
+def filter(model: Any, y: Any, **options: Any) -> Any:
+    """Beliefs about the hidden states at every time, given the samples up to it.
+
+    For a `vfe.StateSpace`: exact; takes `inputs=` and `method=`, returns `vfe.dynamics.Filtered`.
+
+    **Arguments:** `model`: a model of a series; `y`: (*batch, time, k), NaN where missing.
+
+    **Raises:** `TypeError` for something that is no model of a series; `ValueError` for data that do not
+    fit it.
+
+    **Example:** `vfe.filter(model, y).mean`.
+
+    **Source:** Kalman 1960.
+    """
+    raise TypeError(_no_model("filter", model))
+
+
+@functools.singledispatch
+def smooth(model: Any, y: Any, **options: Any) -> Any:
+    """Beliefs about the hidden states at every time, given the whole series, and F of the path.
+
+    For a `vfe.StateSpace`: exact; takes `inputs=` and `method=`, returns `vfe.dynamics.Smoothed`.
+
+    **Arguments:** `model`: a model of a series; `y`: (*batch, time, k), NaN where missing.
+
+    **Raises:** `TypeError` for something that is no model of a series; `ValueError` for data that do not
+    fit it.
+
+    **Example:** `vfe.smooth(model, y).free_energy`.
+
+    **Source:** Rauch, Tung and Striebel 1965.
+    """
+    raise TypeError(_no_model("smooth", model))
+
+
+def _no_model(verb: str, model: Any) -> str:
+    return (
+        f"{verb}: got a {type(model).__name__}; wanted a model of a series, such as vfe.StateSpace "
+        f"(vfe.{verb}(model, y))."
+    )

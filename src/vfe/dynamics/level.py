@@ -38,7 +38,7 @@ class Level(eqx.Module):
     **Raises:** `ValueError` for states without a flow and the reverse, a covariance that is not positive
     semi-definite, a smoothness below zero.
 
-    **Example:** `vfe.Level(lambda x, v, p: x, flow=lambda x, v, p: v - p * x, states=1, causes=1, parameters=0.5)`.
+    **Example:** `vfe.Level(lambda x, v, p: x, lambda x, v, p: v - p * x, states=1, causes=1, parameters=2)`.
 
     **Source:** Friston 2008, "Hierarchical models in the brain", eq. 10.
     """

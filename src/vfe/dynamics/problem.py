@@ -38,7 +38,7 @@ class Block(eqx.Module):
 
     def precision(self, log_precisions: Float[Array, " all"]) -> Float[Array, "k k"]:
         own = jnp.exp(log_precisions[self.first : self.first + len(self.components)])
-        return self.fixed + jnp.tensordot(own, self.components, 1)
+        return jnp.asarray(self.fixed) + jnp.tensordot(own, self.components, 1)
 
     @property
     def own(self) -> slice:
@@ -121,7 +121,7 @@ class Problem(eqx.Module):
 
     def full(self, p: Float[Array, " p"]) -> Float[Array, " all"]:
         """All parameters, from the free ones."""
-        return self.parameters + self.basis @ p
+        return jnp.asarray(self.parameters) + self.basis @ p
 
     def unravel(self, parameters: Float[Array, " all"]) -> tuple[Any, ...]:
         """The parameters of every level, as the pytrees that its functions take."""
@@ -156,6 +156,7 @@ class Problem(eqx.Module):
     ) -> Float[Array, "rows xv"]:
         """Of `equations` in (x, v)."""
         if not self.nv:
+            # Derivatives in nothing at all: XLA fails on the empty arrays, inside a loop with a factorisation.
             return jax.jacfwd(self.equations)(x, v, p)
         return jnp.concatenate(jax.jacfwd(self.equations, (0, 1))(x, v, p), 1)
 
@@ -236,7 +237,7 @@ def make_problem(model: Any) -> Problem:
 
     leaves = [jax.tree.flatten(level.parameters) for level in levels]
     parameters = np.concatenate([np.zeros(0), *(np.ravel(a) for own, _ in leaves for a in own)])
-    covariance = scipy.linalg.block_diag(*(level.parameter_covariance for level in levels))
+    covariance = _diagonal(*(level.parameter_covariance for level in levels))
     covariance = covariance.reshape(len(parameters), len(parameters))
     basis = _basis(covariance)
     prior = np.linalg.inv(basis.T @ covariance @ basis)
@@ -261,8 +262,8 @@ def make_problem(model: Any) -> Problem:
             top_causes=levels[-1].causes,
             data_errors=data_errors,
             prior_errors=prior_errors,
-            state_shift=scipy.linalg.block_diag(derivative_operator(n, nx), derivative_operator(d, nv)),
-            data_shift=scipy.linalg.block_diag(derivative_operator(n, ny), derivative_operator(d, nc)),
+            state_shift=_diagonal(derivative_operator(n, nx), derivative_operator(d, nv)),
+            data_shift=_diagonal(derivative_operator(n, ny), derivative_operator(d, nc)),
             counted=diagonal < EXACT,
             believed=np.concatenate([diagonal[n * nz :] < EXACT, np.ones(d * nv, bool)]),
             structures=tuple((tree, tuple(a.shape for a in own)) for own, tree in leaves),
@@ -280,6 +281,10 @@ def make_problem(model: Any) -> Problem:
         x, v, p = np.zeros(nx), np.zeros(nv), np.zeros(basis.shape[1])
         in_x, in_v, _ = depends_on(problem.jacobian, x, v, p)
     return build(not (in_x or in_v))
+
+
+def _diagonal(*blocks: np.ndarray) -> np.ndarray:
+    return np.asarray(scipy.linalg.block_diag(*blocks))
 
 
 def _basis(covariance: np.ndarray) -> np.ndarray:

@@ -5,17 +5,17 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 
 class Believed(eqx.Module):
     """A Gaussian belief, at every time or of one vector: mean (..., k) and covariance (..., k, k)."""
 
-    mean: Float[np.ndarray, "*batch k"]
-    covariance: Float[np.ndarray, "*batch k k"]
+    mean: Float[Array | np.ndarray, "*batch k"]
+    covariance: Float[Array | np.ndarray, "*batch k k"]
 
     @property
-    def sd(self) -> Float[np.ndarray, "*batch k"]:
+    def sd(self) -> Float[Array | np.ndarray, "*batch k"]:
         """Standard deviations."""
         return np.sqrt(np.maximum(np.diagonal(self.covariance, axis1=-2, axis2=-1), 0.0))
 
@@ -28,10 +28,10 @@ class Parameters(eqx.Module):
     """
 
     mean: tuple[Any, ...]
-    covariance: Float[np.ndarray, "*batch all all"]
+    covariance: Float[Array | np.ndarray, "*batch all all"]
 
     @property
-    def sd(self) -> Float[np.ndarray, "*batch all"]:
+    def sd(self) -> Float[Array | np.ndarray, "*batch all"]:
         """Standard deviations, flattened and stacked over levels."""
         return np.sqrt(np.maximum(np.diagonal(self.covariance, axis1=-2, axis2=-1), 0.0))
 
@@ -48,28 +48,28 @@ class FreeEnergyInTime(eqx.Module):
     smoothness.
     """
 
-    total: Float[np.ndarray, "*batch"]
-    energies: dict[str, Float[np.ndarray, "*batch time"]]
-    entropy: Float[np.ndarray, "*batch time"]
-    history: Float[np.ndarray, "*batch sweeps"]
+    total: Float[Array | np.ndarray, "*batch"]
+    energies: dict[str, Float[Array | np.ndarray, "*batch time"]]
+    entropy: Float[Array | np.ndarray, "*batch time"]
+    history: Float[Array | np.ndarray, "*batch sweeps"]
 
     @property
-    def by_time(self) -> Float[np.ndarray, "*batch time"]:
+    def by_time(self) -> Float[Array | np.ndarray, "*batch time"]:
         """Energy less entropy, sample by sample."""
         return sum(self.energies.values()) - self.entropy
 
     @property
-    def by_level(self) -> dict[str, Float[np.ndarray, "*batch"]]:
+    def by_level(self) -> dict[str, Float[Array | np.ndarray, "*batch"]]:
         """The energy of every noise, summed over time."""
         return {name: energy.sum(-1) for name, energy in self.energies.items()}
 
     @property
-    def accuracy(self) -> Float[np.ndarray, "*batch time"]:
+    def accuracy(self) -> Float[Array | np.ndarray, "*batch time"]:
         """−½ ẽᵀΠẽ + ½ ln|Π| − ½ n ln 2π of the data alone; F = complexity − accuracy."""
         return -self.energies["observation 1"]
 
     @property
-    def complexity(self) -> Float[np.ndarray, "*batch time"]:
+    def complexity(self) -> Float[Array | np.ndarray, "*batch time"]:
         """F plus accuracy: the energy of everything above the data, less the entropy."""
         return self.by_time + self.accuracy
 
@@ -87,18 +87,20 @@ class Trajectory(eqx.Module):
     samples, from 0.
     """
 
-    time: Float[np.ndarray, " time"]
+    time: Float[Array | np.ndarray, " time"]
     states: Believed
     causes: Believed
-    derivatives: tuple[Float[np.ndarray, "*batch time n x"], Float[np.ndarray, "*batch time d v"]]
+    derivatives: tuple[
+        Float[Array | np.ndarray, "*batch time n x"], Float[Array | np.ndarray, "*batch time d v"]
+    ]
     prediction: Believed
-    errors: dict[str, Float[np.ndarray, "*batch time k"]]
+    errors: dict[str, Float[Array | np.ndarray, "*batch time k"]]
     parameters: Parameters
     log_precisions: Believed
     free_energy: FreeEnergyInTime
-    sweeps: Float[np.ndarray, "*batch"]
-    parameters_in_time: Float[np.ndarray, "*batch time p"] | None
-    log_precisions_in_time: Float[np.ndarray, "*batch time h"] | None
+    sweeps: Float[Array | np.ndarray, "*batch"]
+    parameters_in_time: Float[Array | np.ndarray, "*batch time p"] | None
+    log_precisions_in_time: Float[Array | np.ndarray, "*batch time h"] | None
     state_sizes: tuple[int, ...] = eqx.field(static=True)
     cause_sizes: tuple[int, ...] = eqx.field(static=True)
 

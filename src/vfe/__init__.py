@@ -39,7 +39,7 @@ from vfe.conditionals import (
     plate,
 )
 from vfe.conditioning import masked
-from vfe.dynamics import StateSpace, filter, smooth
+from vfe.dynamics import DynamicModel, Level, Precision, StateSpace, dem, filter, generalised_filter, smooth
 from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evidence
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
@@ -98,6 +98,7 @@ __all__ = [
     "Descent",
     "DiagonalGaussian",
     "DivergenceError",
+    "DynamicModel",
     "Enumerate",
     "Enumerated",
     "EnumeratedBelief",
@@ -121,6 +122,7 @@ __all__ = [
     "Langevin",
     "Laplace",
     "Learned",
+    "Level",
     "MeanField",
     "Model",
     "MonteCarlo",
@@ -130,6 +132,7 @@ __all__ = [
     "Particles",
     "Percept",
     "Point",
+    "Precision",
     "Rows",
     "StateSpace",
     "Status",
@@ -143,6 +146,7 @@ __all__ = [
     "categorical",
     "compare",
     "conditional",
+    "dem",
     "dirichlet",
     "dynamics",
     "exact",
@@ -150,6 +154,7 @@ __all__ = [
     "free_energy",
     "gamma",
     "gaussian",
+    "generalised_filter",
     "given",
     "hierarchy",
     "learn",

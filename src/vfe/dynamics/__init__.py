@@ -1,15 +1,23 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
 from vfe.dynamics.choices import ChoiceLogits, choice_model
+from vfe.dynamics.dem import dem
+from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
+from vfe.dynamics.filter_states import filter_dynamic_model
 from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.fit import FittedComponents, fit
 from vfe.dynamics.fitting import FittedParameters, fit_parameters
+from vfe.dynamics.generalised_filter import generalised_filter
+from vfe.dynamics.level import Level
 from vfe.dynamics.methods import ParallelInTime, Sequential
+from vfe.dynamics.noise_precision import Precision
 from vfe.dynamics.nonlinear_system import NonlinearSystem
 from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
+from vfe.dynamics.reference import Reference
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
+from vfe.dynamics.smoothness import embed, smoothness_covariance, smoothness_precision
 from vfe.dynamics.state_space import StateSpace
 from vfe.dynamics.systems import (
     AbstractSystem,
@@ -19,6 +27,7 @@ from vfe.dynamics.systems import (
     LocalTrend,
     Oscillator,
 )
+from vfe.dynamics.trajectory import Believed, FreeEnergyInTime, Parameters, Trajectory
 from vfe.dynamics.volatility import (
     BinaryInput,
     ContinuousInput,
@@ -31,18 +40,22 @@ from vfe.dynamics.volatility_filter import FilteredVolatility, filter_volatility
 __all__ = [
     "AbstractSystem",
     "Autoregression",
+    "Believed",
     "BinaryInput",
     "ChoiceLogits",
     "Components",
     "ContinuousInput",
+    "DynamicModel",
     "EnhancedUpdate",
     "Filtered",
     "FilteredVolatility",
     "FittedComponents",
     "FittedParameters",
     "Forecast",
+    "FreeEnergyInTime",
     "Gaussian",
     "HierarchicalGaussianFilter",
+    "Level",
     "LocalLevel",
     "LocalTrend",
     "NonlinearSystem",
@@ -50,21 +63,31 @@ __all__ = [
     "OnlineState",
     "Oscillator",
     "ParallelInTime",
+    "Parameters",
+    "Precision",
+    "Reference",
     "Sequential",
     "SmoothNoise",
     "Smoothed",
     "SmoothedPath",
     "StandardUpdate",
     "StateSpace",
+    "Trajectory",
     "choice_model",
+    "dem",
+    "embed",
     "filter",
+    "filter_dynamic_model",
     "filter_state_space",
     "filter_volatility",
     "fit",
     "fit_parameters",
+    "generalised_filter",
     "smooth",
     "smooth_noise",
     "smooth_noise_state_space",
     "smooth_nonlinear_system",
     "smooth_state_space",
+    "smoothness_covariance",
+    "smoothness_precision",
 ]

@@ -1,0 +1,203 @@
+"""From data to a Trajectory: what filtering, DEM and generalised filtering share."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from vfe.dynamics.dynamic_model import DynamicModel
+from vfe.dynamics.local_linear import log_determinant
+from vfe.dynamics.outcome import Outcome
+from vfe.dynamics.problem import Problem
+from vfe.dynamics.reference import Reference
+from vfe.dynamics.smoothness import embedding_windows
+from vfe.dynamics.states import jacobian_at
+from vfe.dynamics.trajectory import Believed, FreeEnergyInTime, Parameters, Trajectory
+from vfe.perception import DivergenceError
+
+
+def run(
+    scheme: Callable[[Problem, Float[Array, "steps m"], Reference], Outcome],
+    model: DynamicModel,
+    y: Any,
+    prior_causes: Any,
+    settings: Reference,
+    verb: str,
+) -> Trajectory:
+    """Check and embed the data, run the scheme in double precision, and describe what it found."""
+    if not isinstance(settings, Reference):
+        raise TypeError(f"{verb}: got scheme={settings!r}; wanted vfe.dynamics.Reference(...).")
+    problem = model.problem
+    with jax.enable_x64(True):
+        y, eta, batched = _series(model, y, prior_causes, verb)
+        length = y.shape[-2]
+        substeps = settings.substeps_of(problem)
+        windows = [_windows(length, k, substeps if problem.nx else 1) for k in (problem.n, problem.d)]
+        trajectory = _invert(scheme, problem, y, eta, windows, settings, batched)
+    if isinstance(y, Tracer):
+        return trajectory
+    trajectory = jax.tree.map(np.asarray, trajectory)
+    _check(trajectory, model, verb)
+    return trajectory
+
+
+@functools.lru_cache(maxsize=32)
+def _windows(length: int, orders: int, substeps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    times = 1 + np.arange(length * substeps) / substeps
+    return embedding_windows(length, orders, times)
+
+
+@eqx.filter_jit
+def _invert(scheme, problem, y, eta, windows, settings, batched):
+    def one(y, eta):
+        parts = []
+        for series, (weights, which, samples) in zip((y, eta), windows, strict=True):
+            orders = jnp.einsum("tji,tik->tjk", weights[which], series[samples])
+            parts.append(orders.reshape(len(orders), -1))
+        outcome = scheme(problem, jnp.concatenate(parts, 1), settings)
+        return _describe(problem, outcome, y)
+
+    return jax.vmap(one)(y, eta) if batched else one(y, eta)
+
+
+def _describe(problem: Problem, outcome: Outcome, y: Float[Array, "time y"]) -> Trajectory:
+    length = len(y)
+    n, d, nx, nv, dt = problem.n, problem.d, problem.nx, problem.nv, problem.dt
+    cut = n * nx
+    u, error, C = outcome.course.u, outcome.course.errors, outcome.covariances
+    learned, used = outcome.learned, outcome.used
+    counted = jnp.asarray(problem.counted, float)
+    Pi_all = [block.precision(used.log_precisions) for block in problem.blocks]
+    energies, errors = {}, {}
+    for block, Pi in zip(problem.blocks, Pi_all, strict=True):
+        mask = counted[block.rows]
+        kron = jnp.kron(block.orders, Pi) * mask[:, None] * mask
+        own = error[:, block.rows]
+        constant = problem.n * problem.ny / 2 * np.log(2 * np.pi) if block.name == "observation 1" else 0.0
+        energies[block.name] = (
+            jnp.einsum("te,ef,tf->t", own, kron, own) / 2 - log_determinant(kron) / 2 + constant
+        )
+        k = len(block.fixed)
+        errors[block.name] = own[:, :k] / (dt if block.name.startswith("states") else 1.0)
+
+    zeroth = np.concatenate([np.arange(nx), cut + np.arange(nv)])
+
+    def predicted(u, C):
+        G = jacobian_at(problem, u, used.p)[: problem.ny]
+        return G @ C[zeroth[:, None], zeroth] @ G.T
+
+    if problem.constant:
+        spread = jnp.broadcast_to(predicted(u[0], C[0]), (length, problem.ny, problem.ny))
+    else:
+        spread = jax.vmap(predicted)(u, C)
+    noise = jnp.linalg.inv(Pi_all[0])
+    scale = dt ** -np.arange(n, dtype=float)
+    x = u[:, :cut].reshape(length, n, nx)
+    v = u[:, cut:].reshape(length, d, nv)
+    return Trajectory(
+        time=dt * jnp.arange(length),
+        states=Believed(x[:, 0], C[:, :nx, :nx]),
+        causes=Believed(v[:, 0], C[:, cut : cut + nv, cut : cut + nv]),
+        derivatives=(x * scale[:, None], v * scale[:d, None]),
+        prediction=Believed(y - error[:, : problem.ny], spread + noise),
+        errors=errors,
+        parameters=Parameters(
+            problem.unravel(problem.full(learned.p)), problem.basis @ learned.p_covariance @ problem.basis.T
+        ),
+        log_precisions=Believed(learned.log_precisions, learned.log_precision_covariance),
+        free_energy=FreeEnergyInTime(
+            -outcome.history[outcome.sweeps - 1], energies, outcome.entropies / 2, -outcome.history
+        ),
+        sweeps=outcome.sweeps,
+        parameters_in_time=outcome.parameters,
+        log_precisions_in_time=outcome.log_precisions,
+        state_sizes=problem.state_sizes,
+        cause_sizes=problem.cause_sizes,
+    )
+
+
+def _series(model: DynamicModel, y: Any, prior_causes: Any, verb: str) -> tuple[Any, Any, bool]:
+    y = _array(y, f"{verb}: y")
+    ny, nc = model.data_size, model.cause_sizes[-1]
+    if y.ndim == 1 and ny == 1:
+        y = y[:, None]
+    if y.ndim not in (2, 3) or y.shape[-1] != ny:
+        raise ValueError(
+            f"{verb}: got data of shape {y.shape}; wanted (time, {ny}), or (series, time, {ny}) for "
+            "several."
+        )
+    length = y.shape[-2]
+    if not model.static and length < model.order + 1:
+        raise ValueError(
+            f"{verb}: got a series of {length} samples for a model of order {model.order}, whose "
+            "embedding needs "
+            f"{model.order + 1}; write DynamicModel(..., order={max(length - 1, 1)}) or less, or give a "
+            "longer series."
+        )
+    if length == 0:
+        raise ValueError(f"{verb}: got no samples.")
+    if not isinstance(y, Tracer) and not np.isfinite(y).all():
+        where = np.argwhere(~np.isfinite(y))[0]
+        raise ValueError(
+            f"{verb}: got {y[tuple(where)]} at index {tuple(int(i) for i in where)} of the data. The "
+            "reference scheme "
+            "embeds every sample and has no place for missing ones; fill the gap, or use an exact "
+            "vfe.StateSpace."
+        )
+    eta = np.zeros((length, nc)) if prior_causes is None else _array(prior_causes, f"{verb}: prior_causes")
+    if eta.ndim == 1 and nc == 1:
+        eta = eta[:, None]
+    if (
+        eta.shape[-2:] != (length, nc)
+        or eta.ndim > y.ndim
+        or (eta.ndim == 3 and eta.shape[0] != y.shape[0])
+    ):
+        raise ValueError(
+            f"{verb}: got prior_causes of shape {eta.shape}; wanted ({length}, {nc}), the prior mean of "
+            "the top "
+            "causes at every sample."
+        )
+    batched = y.ndim == 3
+    if batched and eta.ndim == 2:
+        eta = (
+            np.broadcast_to(eta, (y.shape[0], length, nc))
+            if isinstance(eta, np.ndarray)
+            else jnp.broadcast_to(eta, (y.shape[0], length, nc))
+        )
+    return y, eta, batched
+
+
+def _array(value: Any, name: str) -> Any:
+    if isinstance(value, Tracer):
+        return value
+    try:
+        return np.asarray(value, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: got {type(value).__name__} that is no array of numbers: {error}"
+        ) from error
+
+
+def _check(trajectory: Trajectory, model: DynamicModel, verb: str) -> None:
+    for name, what, sizes in (
+        ("states", trajectory.states, model.state_sizes),
+        ("causes", trajectory.causes, model.cause_sizes),
+    ):
+        bad = ~np.isfinite(what.mean)
+        if bad.any():
+            time = int(bad.any(-1).reshape(-1, bad.shape[-2]).any(0).argmax())
+            column = int(bad.reshape(-1, bad.shape[-1]).any(0).argmax())
+            level = int(np.searchsorted(np.cumsum(sizes), column, side="right")) + 1
+            raise DivergenceError(
+                f"{verb}: the {name} of level {level} diverged at time index {time}. Start the states "
+                "nearer to where "
+                "the data put them (states=[...]), lower the order or the gain "
+                "(vfe.dynamics.Reference(gain=0.1)), "
+                "or sample more densely."
+            )

@@ -147,8 +147,10 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _learn(self, model: vfe.Model, x: np.ndarray, labels: np.ndarray, key: PRNGKeyArray) -> vfe.Model:
-        rows = whole_batches(len(x), int(self.batch_size))
         # A row of which nothing is seen stays at the prior, whatever its label: F has no gradient there.
+        # But what is missing costs time, so several batches of whole rows are not filled up.
+        whole = len(x) > int(self.batch_size) and not np.isnan(x).any()
+        rows = len(x) if whole else whole_batches(len(x), int(self.batch_size))
         observed = {"x": filled(x, rows, np.nan), "label": filled(labels, rows, 0)}
         return learned_model(
             self,

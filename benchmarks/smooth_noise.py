@@ -2,11 +2,11 @@
 
     python benchmarks/smooth_noise.py FOLDER [--only known|learned|lorenz]
 
-FOLDER holds series with known noise: `scalar_*.npz` (x' = −a x + w, y = x + v + e) and `lorenz_*.npz`,
-with the error of the best linear estimator (`rmse_blue_smooth`) and of the most probable path under the true noise
-covariance (`rmse_map_true_cov_best`). Prints for every case the error over that one, the mean squared
+FOLDER holds series with known noise: `scalar_*.npz` (x' = −a x + w, y = x + v + e) and `lorenz_*.npz`, with
+the error of the best linear estimator (`rmse_blue_smooth`) and of the most probable path under the true
+noise covariance (`rmse_map_true_cov_best`). Prints for every case the error over that one, the mean squared
 standardised error of x, and F in nats (−ln p(y); an approximation for Lorenz), then their means.
-`learned`: smoothness and precisions by `vfe.dynamics.fit_parameters`, from one set of priors for all.
+`learned`: smoothness and precisions by `vfe.dynamics.fit_parameters`, from priors made alike for all.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The door to exact filtering: data are checked, computed in float64, and beliefs come out."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +72,7 @@ def _answer(word: str, function: Callable, model: StateSpace, y: Any, inputs: An
     return released(found)
 
 
-def _checked(word: str, model: StateSpace, y: Any, inputs: Any) -> tuple[Array, Array]:
+def _checked(word: str, model: StateSpace, y: Any, inputs: Any) -> tuple[Array, Any]:
     """The data as float64 arrays of shapes that fit."""
     k, r = model.observation.shape[-2], model.transition_input.shape[-1]
     y = double(f"{word}: y", y)
@@ -87,13 +88,14 @@ def _checked(word: str, model: StateSpace, y: Any, inputs: Any) -> tuple[Array, 
             f"{word}: y has {y.shape[-2]} samples, and the matrices of the model {model.length}; "
             "wanted the same number."
         )
-    if not isinstance(y, Tracer) and np.isinf(np.asarray(y)).any():
-        where = tuple(int(i) for i in np.argwhere(np.isinf(np.asarray(y)))[0])
+    infinite = np.zeros((0, 2)) if isinstance(y, Tracer) else np.argwhere(np.isinf(np.asarray(y)))
+    if len(infinite):
+        where = tuple(int(i) for i in infinite[0])
         raise ValueError(f"{word}: y is infinite at {where}; wanted numbers, or NaN where missing.")
     if inputs is None:
         if r:
             raise ValueError(f"{word}: the model has {r} inputs; give inputs= of shape (time, {r}).")
-        return y, jnp.zeros((y.shape[-2], 0))
+        return y, nothing(y.shape[-2])
     inputs = double(f"{word}: inputs", inputs)
     if inputs.shape not in ((y.shape[-2], r), (*y.shape[:-1], r)):
         raise ValueError(
@@ -103,6 +105,12 @@ def _checked(word: str, model: StateSpace, y: Any, inputs: Any) -> tuple[Array, 
     if not isinstance(inputs, Tracer) and not np.isfinite(np.asarray(inputs)).all():
         raise ValueError(f"{word}: inputs have values that are not finite; an input cannot be missing.")
     return y, inputs
+
+
+@functools.cache
+def nothing(count: int) -> np.ndarray:
+    """The inputs of a model without any."""
+    return np.zeros((count, 0))
 
 
 def _check_finite(word: str, surprise: np.ndarray) -> None:

@@ -179,7 +179,7 @@ TIMED = {
 def double(name: str, value: Any) -> Array:
     """Numbers as a float64 array. **Raises:** `ValueError` that names what is no array of numbers."""
     if isinstance(value, jax.Array):
-        return value.astype(jnp.float64)
+        return value if value.dtype == np.float64 else value.astype(jnp.float64)
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -44,7 +44,7 @@ def test_the_rhythm_is_found_the_noise_taken_off_and_the_gap_filled(done):
     assert [float(r["time"]) for r in rows] == list(t)
     assert np.sqrt(np.mean((estimate - clean) ** 2)) < 0.6 * np.sqrt(np.mean((y - clean) ** 2))
     gap = slice(60, 66)
-    assert all(r["value"] == "" for r in rows[gap])
+    assert all(r["y"] == "" for r in rows[gap])
     assert np.abs(estimate[gap] - clean[gap]).max() < 0.5
     # A mean squared standardised error of 150 correlated samples, the truth being a rhythm without damping.
     assert 0.2 < np.mean(((estimate - clean) / sd) ** 2) < 3.0
@@ -87,6 +87,12 @@ def test_a_fit_starts_at_the_peaks_of_the_periodogram():
         ("t,y", ["0,1", "1,2", "2,3"], ["--column", "z"], "no column 'z'; it has 't', 'y'"),
         ("t,y", ["0,1", "1,2", "2,3"], [], "say which one with --column"),
         ("y", ["1"], [], "1 samples, 1 of them present"),
+        ("y", ["1,5", "2,5", "3,7"], [], "row 2: 2 cells under a header of 1"),
+        ("y", ["1", "1_000", "3"], [], "'1_000'"),
+        ("y,y", ["1,2", "2,3", "3,4"], ["--column", "y"], "2 columns 'y'"),
+        ("t,y", ["0,1", "1,2", "2,3"], ["--column", "t", "--time", "t"], "both the column and the times"),
+        ("t,y", ["0,1", "1,2", "3,3", "7,4"], ["--time", "t", "--system", "autoregression"], "vary"),
+        ("y", ["1", "2", "4", "3"], ["--system", "oscillator+oscillator+oscillator"], "fewer"),
         ("y,z", [",1", ",2", "NA,3"], ["--column", "y"], "3 samples, 0 of them present"),
         ("y", ["1", "2", "3"], ["--dt", "0"], "dt=0.0; wanted a positive"),
         ("y", ["1", "2", "3"], ["--dt", "nan"], "dt=nan; wanted a positive"),
@@ -111,6 +117,28 @@ def test_a_folder_that_exists_is_never_touched(tmp_path):
     result = RUN.invoke(app, ["filter", str(file), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert (tmp_path / "out" / "mine").read_text() == "kept"
+
+
+def test_empty_lines_are_gaps_and_epoch_times_are_equal(tmp_path):
+    gaps = read_record(write(tmp_path / "gaps.csv", "y", ["1", "", "3", "4", "", ""]), "y")
+    np.testing.assert_array_equal(gaps.y, [1.0, np.nan, 3.0, 4.0])
+    rows = [f"{1.7e9 + 0.01 * k:.2f},{k}" for k in range(50)]
+    epoch = read_record(write(tmp_path / "epoch.csv", "t,y", rows), "y", time="t")
+    assert epoch.intervals.ndim == 0
+    assert float(epoch.intervals) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_two_slow_parts_count_the_place_of_the_series_once():
+    y = 315.0 + np.cumsum(np.random.default_rng(0).normal(size=50))
+    level, trend = starting("level+trend", y, np.asarray(1.0)).parts
+    assert float(level.initial_mean) + float(trend.initial_mean[0]) == pytest.approx(y[0])
+
+
+def test_odd_names_of_columns_are_drawn(tmp_path):
+    rows = [f"{v:.3f}" for v in np.random.default_rng(0).normal(size=12)]
+    file = write(tmp_path / "odd.csv", r"cost ($) \foo ($) [/b] [m/s]", rows)
+    result = RUN.invoke(app, ["filter", str(file), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
 
 
 def test_times_that_vary_become_intervals(tmp_path):

@@ -8,8 +8,6 @@ import scipy.linalg
 import vfe
 from vfe.dynamics import Autoregression, Components, LocalLevel, LocalTrend, Oscillator, fit
 
-RNG = np.random.default_rng(0)
-
 
 def van_loan(drift, diffusion, interval):
     """exp(F τ) and ∫ exp(F s) L Lᵀ exp(F s)ᵀ ds by one matrix exponential (Van Loan 1978)."""
@@ -36,12 +34,16 @@ SYSTEMS = {
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_intervals_are_bridged_exactly(name):
     system, drift, diffusion = SYSTEMS[name]
-    intervals = [1.0, 0.3, 2.7]
+    intervals = [0.0, 1.0, 0.3, 2.7]
     found = Components([system], 1.0).state_space(intervals)
-    for i, interval in enumerate(intervals):
+    for i, interval in enumerate(intervals[1:], start=1):
         transition, noise = van_loan(drift, diffusion, interval)
         np.testing.assert_allclose(found.transition[i], transition, atol=1e-12)
         np.testing.assert_allclose(found.transition_covariance[i], noise, atol=1e-12)
+
+
+def draws(seed):
+    return np.random.default_rng(seed)
 
 
 def dense(components, times, y):
@@ -63,8 +65,9 @@ def dense(components, times, y):
 @pytest.mark.core
 def test_a_sum_of_systems_is_the_gaussian_process_of_their_covariances():
     """Samples at irregular times, some missing: the filter's evidence is that of the dense Gaussian."""
-    times = np.cumsum(RNG.uniform(0.2, 1.5, size=60))
-    y = RNG.normal(size=60) + 3.0
+    rng = draws(0)
+    times = np.cumsum(rng.uniform(0.2, 1.5, size=60))
+    y = rng.normal(size=60) + 3.0
     y[[4, 5, 30]] = np.nan
     parts = [LocalLevel(0.3, initial_mean=0.2, initial_sd=2.0), Oscillator(0.21, 0.1, 0.8)]
     model = Components(parts, observation_sd=0.5, offset=2.5)
@@ -75,7 +78,7 @@ def test_a_sum_of_systems_is_the_gaussian_process_of_their_covariances():
 def test_an_autoregression_is_the_recursion():
     """One step ahead, without noise on the samples: φ₁ y_{t−1} + φ₂ y_{t−2}."""
     model = Components([Autoregression([1.2, -0.5], innovation_sd=1.0)], observation_sd=1e-6)
-    y = RNG.normal(size=30)
+    y = draws(1).normal(size=30)
     expected = np.asarray(vfe.filter(model.state_space(1.0), y[:, None]).predicted_y.mean)[:, 0]
     np.testing.assert_allclose(expected[2:], 1.2 * y[1:-1] - 0.5 * y[:-2], atol=1e-9)
 
@@ -83,7 +86,8 @@ def test_an_autoregression_is_the_recursion():
 @pytest.fixture(scope="module")
 def wandering():
     """A level that wanders, seen with noise, and the fit."""
-    y = np.cumsum(RNG.normal(size=80)) * 0.5 + RNG.normal(size=80)
+    rng = draws(2)
+    y = np.cumsum(rng.normal(size=80)) * 0.5 + rng.normal(size=80)
     y[[10, 11, 40]] = np.nan
     model = Components([LocalLevel(1.0, initial_sd=5.0)], observation_sd=0.5)
     return y, model, fit(model, y)
@@ -119,7 +123,7 @@ def test_the_fit_is_the_mode_and_its_free_energy_is_near_the_integral(wandering)
 
 def test_free_energy_prefers_the_system_that_made_the_series():
     t = np.arange(120.0)
-    y = np.sin(2 * np.pi * 0.08 * t) + 0.3 * RNG.normal(size=120)
+    y = np.sin(2 * np.pi * 0.08 * t) + 0.3 * draws(3).normal(size=120)
     rhythm = fit(Components([Oscillator(0.1, 0.05, 1.0)], 0.5), y)
     level = fit(Components([LocalLevel(0.3, initial_sd=2.0)], 0.5), y)
     assert rhythm.free_energy < level.free_energy - 20
@@ -131,6 +135,20 @@ def test_free_energy_prefers_the_system_that_made_the_series():
     assert np.sqrt(np.mean((fitted - np.sin(2 * np.pi * 0.08 * t)) ** 2)) < 0.15
 
 
+def test_the_interval_before_the_first_sample_does_not_count(wandering):
+    """np.diff(times, prepend=times[0]) begins with a zero, which nothing depends on."""
+    model = Components([Autoregression([0.5], 1.0), Oscillator(0.1, 0.1, 1.0)], 1.0)
+    first, other = (model.state_space([start, 2.0, 2.0]) for start in (0.0, 7.0))
+    y = np.arange(3.0)[:, None]
+    assert float(vfe.filter(first, y).log_evidence) == float(vfe.filter(other, y).log_evidence)
+
+
+def test_masked_samples_are_missing_ones(wandering):
+    y, model, found = wandering
+    masked = np.ma.masked_invalid(np.where(np.isnan(y), np.nan, y))
+    assert fit(model, masked).free_energy == pytest.approx(found.free_energy, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -139,7 +157,11 @@ def test_free_energy_prefers_the_system_that_made_the_series():
         (lambda: LocalTrend(1.0, initial_mean=0.0), r"\(2,\)"),
         (lambda: Components([], 1.0), "no parts"),
         (lambda: Components([LocalLevel(1.0)], 1.0).state_space([1.0, -2.0]), "intervals"),
-        (lambda: Components([Autoregression([0.5], 1.0)], 1.0).state_space([1.0, 2.0]), "equal"),
+        (lambda: Components([Autoregression([0.5], 1.0)], 1.0).state_space([1.0, 1.0, 2.0]), "equal"),
+        (lambda: Components([Autoregression([0.5], 1.0)], 1.0).state_space([1e-9, 1e-9, 9e-9]), "equal"),
+        (lambda: Components([LocalLevel(1.0)], 1.0).state_space([[1.0], [1.0]]), "intervals has shape"),
+        (lambda: Autoregression(0.5, 1.0), r"wanted \(order,\)"),
+        (lambda: Autoregression([], 1.0), r"wanted \(order,\)"),
         (lambda: fit(Components([LocalLevel(1.0)], 1.0), [1.0, np.nan, 2.0]), "at least three"),
         (lambda: fit(Components([LocalLevel(1.0)], 1.0), [1.0, np.inf, 2.0, 3.0]), "infinite at 1"),
         (lambda: fit(Components([LocalLevel(1.0)], 1.0), ["a", "b"]), "wanted numbers"),

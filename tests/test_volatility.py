@@ -1,5 +1,7 @@
 """The hierarchical Gaussian filter against its equations written out in NumPy, and learners that choose."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -119,6 +121,7 @@ def test_volatility_rises_where_a_series_begins_to_move_more():
     [
         (lambda: vfe.filter(learner(), [0.0, 0.5]), ValueError, "wanted 0, 1 or NaN"),
         (lambda: vfe.filter(learner(), []), ValueError, "at least one"),
+        (lambda: vfe.filter(learner(), BINARY[:, None]), ValueError, r"Write y\[:, 0\]"),
         (lambda: vfe.filter(learner(), BINARY, time_steps=[1.0]), ValueError, "time_steps"),
         (lambda: vfe.filter(learner(), BINARY, time_steps=-STEPS), ValueError, "positive"),
         (lambda: ContinuousInput(0.0), ValueError, "positive"),
@@ -138,7 +141,9 @@ def test_a_negative_precision_is_an_error_with_the_input_and_the_state():
     """π̂ + ½ w (w + (2 w − 1) δ) turns negative where a steady series (w < ½) leaps (δ of hundreds)."""
     options = {"tonic_volatility": [-6.0, -4.0], "input": ContinuousInput(100.0)}
     u = np.where(np.arange(40) < 20, 0.0, 5.0)
-    with pytest.raises(vfe.DivergenceError, match=r"state 1 is -.* after input 20 .*EnhancedUpdate"):
+    with pytest.raises(
+        vfe.DivergenceError, match=r"state 1 broke down at input 20 .* is -.*EnhancedUpdate"
+    ):
         vfe.filter(HierarchicalGaussianFilter(update=StandardUpdate(), **options), u)
     assert np.all(vfe.filter(HierarchicalGaussianFilter(**options), u).precision > 0)
 
@@ -172,6 +177,31 @@ def test_fitting_choices_is_perception_and_finds_the_chooser():
         belief=vfe.Laplace,
     )
     assert float(dull.free_energy.total) > float(fit.free_energy.total) + 20
+
+
+def test_choices_have_no_energy_where_the_filter_would_refuse():
+    """Inputs coded −1 and 1, and a learner whose beliefs break down."""
+
+    def energy(chooser, inputs, volatility):
+        values = {"inputs": inputs, "choice": BINARY, "log_inverse_temperature": 0.0}
+        model = choice_model(chooser, 60)
+        whole = jax.jit(lambda v: model.energies({**values, "tonic_volatility": v})["choice"])
+        return float(whole(jnp.asarray(volatility)))
+
+    assert np.isfinite(energy(learner(), BINARY, [-2.0, -4.0]))
+    assert np.isnan(energy(learner(), 2 * BINARY - 1, [-2.0, -4.0]))
+    assert np.isnan(energy(learner(update=StandardUpdate()), BINARY, [2.0, -1.0]))
+    broken = eqx.tree_at(
+        lambda m: m.tonic_volatility, learner(update=StandardUpdate()), np.array([2.0, -1.0])
+    )
+    with pytest.raises(vfe.DivergenceError):
+        vfe.filter(broken, BINARY)
+
+
+def test_a_surprise_that_is_not_finite_is_an_error():
+    model = HierarchicalGaussianFilter(input=ContinuousInput(1.0), tonic_volatility=[800.0])
+    with pytest.raises(vfe.DivergenceError, match="input 0"):
+        vfe.filter(model, [0.0, 1.0])
 
 
 def test_what_was_filtered_is_stored_and_drawn():

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def filter_file(
@@ -42,7 +43,7 @@ def filter_file(
     console = Console()
     if system == "list":
         table = Table(
-            title="Systems: vfe filter FILE.csv --system NAME[+NAME…]",
+            title=Text("Systems: vfe filter FILE.csv --system NAME[+NAME…]"),
             title_justify="left",
             show_edge=False,
         )
@@ -63,6 +64,7 @@ def filter_file(
         model = starting(system, record.y, record.intervals)
         if forecast and record.intervals.ndim:
             raise ValueError("--forecast wants equal times between samples; those of this record vary.")
+        model.state_space(record.intervals)
         options = {"time": time, "dt": dt, "forecast": forecast or None}
         folder = out or RUNS / f"filter-{clock.strftime('%Y%m%d-%H%M%S')}"
         check_free(folder)
@@ -77,7 +79,8 @@ def filter_file(
         )
         from vfe.results.run_folder import provenance, save_run
 
-        with Console(stderr=True).status(f"Fitting {system} to {len(record.y)} samples of {record.name} …"):
+        words = f"Fitting {system} to {len(record.y)} samples of {record.name} …"
+        with Console(stderr=True).status(Text(words)):
             fitted = fit(model, record.y, intervals=record.intervals)
         ahead = None
         if forecast:
@@ -100,7 +103,7 @@ def filter_file(
             report=recording_report(record, fitted, figure, system) if report else None,
             settings={"system": system, "column": record.name, **options},
             command=_again(file, system, {"column": column, **options}, report),
-            data=provenance({record.name: record.y, "time": record.times}),
+            data=provenance({"y": record.y, "time": record.times}),
             headline=headline,
         )
     print_headline(console, f"{record.name}: {system}", headline)

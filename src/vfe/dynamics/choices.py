@@ -24,9 +24,12 @@ class ChoiceLogits(eqx.Module):
     ) -> Float[Array, " trials"]:
         learner = eqx.tree_at(lambda found: found.tonic_volatility, self.learner, volatility)
         learner = jax.tree.map(lambda a: jnp.asarray(a, volatility.dtype), learner)
-        p = learner.run(inputs, jnp.ones(self.trials, volatility.dtype))["predicted_input"]
-        p = jnp.clip(p, EDGE, 1 - EDGE)
-        return jnp.exp(log_temperature) * (jnp.log(p) - jnp.log1p(-p))
+        found = learner.run(inputs, jnp.ones(self.trials, volatility.dtype))
+        p = jnp.clip(found["predicted_input"], EDGE, 1 - EDGE)
+        logits = jnp.exp(log_temperature) * (jnp.log(p) - jnp.log1p(-p))
+        # No energy where `vfe.filter` would refuse: inputs of another kind, and beliefs that broke down.
+        sound = jnp.all((inputs == 0) | (inputs == 1)) & jnp.all(found["precision"] > 0)
+        return jnp.where(sound, logits, jnp.nan)
 
 
 def choice_model(
@@ -46,6 +49,9 @@ def choice_model(
 
     **Arguments:** `learner`: with a `BinaryInput`; what is not fitted keeps its values;
     `tonic_volatility_sd`: a number, or one for every state; `log_inverse_temperature`: prior mean and sd.
+
+    The choices have no energy (NaN, which `vfe.perceive` reports) where an input is neither 0 nor 1, and
+    where the learner's beliefs break down, as those of `StandardUpdate` may.
 
     **Raises:** `ValueError` for a learner of continuous inputs, or scales that are not positive.
 

@@ -10,7 +10,8 @@ def filter(model: Any, y: Any, **options: Any) -> Any:
 
     For a `vfe.StateSpace`: exact; takes `inputs=` and `method=`, returns `vfe.dynamics.Filtered`.
 
-    **Arguments:** `model`: a model of a series; `y`: (*batch, time, k), NaN where missing.
+    **Arguments:** `model`: a model of a series; `y`: (*batch, time, k), NaN where missing;
+    (*batch, time) for a `vfe.dynamics.HierarchicalGaussianFilter`.
 
     **Raises:** `TypeError` for something that is no model of a series; `ValueError` for data that do not
     fit it.

@@ -80,7 +80,13 @@ def fit(model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200
 
     **Source:** Harvey 1989 (likelihood by the Kalman filter); MacKay 2003, chapter 27 (Laplace's method).
     """
+    if not isinstance(model, Components):
+        raise TypeError(
+            f"fit: got a {type(model).__name__}; wanted "
+            "vfe.dynamics.Components([system], observation_sd=...)."
+        )
     y = _series(y)
+    model.state_space(intervals)  # refuses intervals that do not fit, before anything is computed
     fields = _fields(model)
     start, spread = (np.concatenate([np.ravel(f[key]) for f in fields]) for key in ("start", "spread"))
     with jax.enable_x64(True):
@@ -125,7 +131,7 @@ def fit(model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200
 
 def _series(y: Any) -> np.ndarray:
     try:
-        series = np.asarray(y, dtype=np.float64)
+        series = np.ma.filled(np.ma.asarray(y, dtype=np.float64), np.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(f"fit: y is {y!r}; wanted numbers, NaN where missing.") from error
     present = int(np.isfinite(series).sum())

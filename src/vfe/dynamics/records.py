@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 # What is larger is no record that somebody meant to filter on one machine.
-MOST_BYTES = 500_000_000
+MOST_BYTES = 100_000_000
 MISSING = {"", "na", "nan", "n/a", "null", "none", "-", "."}
 
 
@@ -23,15 +23,17 @@ class Record:
     def intervals(self) -> np.ndarray:
         """The time to each sample from the one before, one number where they are all equal."""
         steps = np.diff(self.times)
-        if np.allclose(steps, steps[0], rtol=1e-6, atol=0.0):
-            return np.asarray(steps[0])
+        # Times such as seconds since 1970 have few digits left for what lies between them.
+        rounding = 4 * float(np.spacing(np.abs(self.times).max()))
+        if np.allclose(steps, steps[0], rtol=1e-6, atol=rounding):
+            return np.asarray(np.mean(steps))
         return np.concatenate([steps[:1], steps])
 
 
 def read_record(
     path: str | Path, column: str | None = None, *, time: str | None = None, dt: float | None = None
 ) -> Record:
-    """Read one column of a CSV file with a header.
+    """Read one column of a CSV file with a header; an empty line is a missing sample, at the end none.
 
     **Arguments:** `column`: its name, not needed where the file has one besides `time`; `time`: the column
     of sampling times, numbers that increase; `dt`: the time between samples instead (1 by default).
@@ -44,6 +46,8 @@ def read_record(
     **Example:** `read_record("nile.csv", "volume", time="year")`.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; wanted comma-separated values with a header.")
     if path.stat().st_size > MOST_BYTES:
         raise OSError(f"{path} has {path.stat().st_size} bytes; wanted at most {MOST_BYTES}.")
     if dt is not None and not (np.isfinite(dt) and dt > 0):
@@ -63,8 +67,17 @@ def read_record(
         if len(others) != 1:
             raise ValueError(f"{path} has the columns {_listed(header)}; say which one with --column.")
         column = others[0]
-    # A last line that is empty is no sample.
-    body = [(number, row) for number, row in enumerate(rows[1:], start=2) if any(map(str.strip, row))]
+    if column == time:
+        raise ValueError(f"{path}: {column!r} is both the column and the times; wanted two columns.")
+    while len(rows) > 1 and not any(map(str.strip, rows[-1])):
+        rows.pop()
+    body = list(enumerate(rows[1:], start=2))
+    for number, row in body:
+        if len(row) > len(header):
+            raise ValueError(
+                f"{path}, row {number}: {len(row)} cells under a header of {len(header)}; wanted as many. "
+                "Decimal commas and thousands separators are not read: write 1.5 and 1000."
+            )
     y = _numbers(path, header, body, column, gaps=True)
     if time is None:
         times = (1.0 if dt is None else dt) * np.arange(len(y))
@@ -90,6 +103,8 @@ def read_record(
 def _numbers(
     path: Path, header: list[str], body: list[tuple[int, list[str]]], column: str, gaps: bool
 ) -> np.ndarray:
+    if header.count(column) > 1:
+        raise ValueError(f"{path} has {header.count(column)} columns {column!r}; wanted one of that name.")
     if column not in header:
         raise ValueError(f"{path} has no column {column!r}; it has {_listed(header)}.")
     place = header.index(column)
@@ -101,7 +116,7 @@ def _numbers(
                 raise ValueError(f"{path}, row {number}: the time (column {column!r}) is missing.")
             continue
         try:
-            found[i] = float(cell)
+            found[i] = np.inf if "_" in cell else float(cell)
         except ValueError:
             found[i] = np.inf
         if not np.isfinite(found[i]):

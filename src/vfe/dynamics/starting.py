@@ -44,12 +44,15 @@ def starting(names: str, y: np.ndarray, intervals: np.ndarray) -> Components:
     slow = "level" in wanted or "trend" in wanted
     frequencies = _peaks(filled, step, wanted.count("oscillator"))
     parts: list[AbstractSystem] = []
+    # The first slow part carries where the series is; a second one would count it twice.
+    place = float(filled[0])
     for name in wanted:
         if name == "level":
-            parts.append(LocalLevel(jumps / step**0.5, float(filled[0]), 3 * sd))
+            parts.append(LocalLevel(jumps / step**0.5, place, 3 * sd))
+            place = 0.0
         elif name == "trend":
-            start = (float(filled[0]), 0.0)
-            parts.append(LocalTrend(0.1 * jumps / step**1.5, start, (3 * sd, 3 * jumps / step)))
+            parts.append(LocalTrend(0.1 * jumps / step**1.5, (place, 0.0), (3 * sd, 3 * jumps / step)))
+            place = 0.0
         elif name == "oscillator":
             f = frequencies.pop(0)
             parts.append(Oscillator(f, 0.3 * f, sd / wanted.count("oscillator") ** 0.5))
@@ -68,8 +71,13 @@ def _peaks(filled: np.ndarray, step: float, count: int) -> list[float]:
     # Two cycles in the whole series are the slowest rhythm that can be told from a trend.
     power[: min(2, len(power) - 1)] = 0.0
     found = []
-    for _ in range(count):
+    for number in range(count):
         at = int(np.argmax(power))
+        if not power[at] > 0:
+            raise ValueError(
+                f"{count} oscillators for {n} samples: after {number}, no peak of the periodogram is left; "
+                "wanted fewer."
+            )
         found.append(float(max(frequency[at], frequency[1])))
         power[max(0, at - max(3, n // 100)) : at + max(3, n // 100) + 1] = 0.0
     return found

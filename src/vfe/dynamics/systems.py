@@ -170,7 +170,7 @@ class Autoregression(AbstractSystem):
     """z_t = Σ_j φ_j z_{t−j} + N(0, s²): a series in steps of one interval that must not vary.
 
     **Arguments:** `coefficients`: φ (order,), for the last value first; `innovation_sd`: s; `initial_sd`:
-    of each of the values before the first sample.
+    of the first value and of each one before it.
 
     **Raises:** `ValueError` for scales that are not positive; for intervals that vary, when it meets them.
 
@@ -187,6 +187,11 @@ class Autoregression(AbstractSystem):
 
     def __init__(self, coefficients: Any, innovation_sd: Any, initial_sd: Any = None) -> None:
         self.coefficients = number("Autoregression: coefficients", coefficients, shape=None)
+        if np.ndim(self.coefficients) != 1 or not np.size(self.coefficients):
+            raise ValueError(
+                f"Autoregression: coefficients has shape {np.shape(self.coefficients)}; wanted (order,), "
+                "such as [0.5]."
+            )
         self.innovation_sd = number("Autoregression: innovation_sd", innovation_sd, positive=True)
         wide = 10.0 * self.innovation_sd if initial_sd is None else initial_sd
         self.initial_sd = number("Autoregression: initial_sd", wide, positive=True)
@@ -197,7 +202,8 @@ class Autoregression(AbstractSystem):
         return ("value", *(f"value {j} before" for j in range(1, order)))
 
     def dynamics(self, intervals: Float[Array, " time"]) -> Dynamics:
-        if not isinstance(intervals, Tracer) and not np.allclose(intervals, intervals[0], rtol=1e-6):
+        varies = not isinstance(intervals, Tracer) and np.ptp(intervals) > 1e-6 * np.max(intervals)
+        if varies:
             raise ValueError(
                 "Autoregression: the intervals between samples vary; wanted equal ones. Leave rows of NaN "
                 "where samples are missing, or use vfe.dynamics.Oscillator or LocalLevel."
@@ -235,6 +241,8 @@ class Components(eqx.Module):
     offset: Array
 
     def __init__(self, parts: Sequence[AbstractSystem], observation_sd: Any, offset: Any = 0.0) -> None:
+        if isinstance(parts, AbstractSystem):
+            raise TypeError("Components: got one system; wanted a list of them, such as [system].")
         self.parts = tuple(parts)
         for part in self.parts:
             if not isinstance(part, AbstractSystem):
@@ -255,13 +263,13 @@ class Components(eqx.Module):
     def state_space(self, intervals: Any) -> StateSpace:
         """The same as a `vfe.StateSpace`.
 
-        **Arguments:** `intervals`: the time from each sample to the next, one number, or (time,), of which
-        the first, before the first sample, is not used.
+        **Arguments:** `intervals`: the time to each sample from the one before, one number, or (time,), of
+        which the first is not used.
 
-        **Raises:** `ValueError` for intervals that are not positive.
+        **Raises:** `ValueError` for intervals that are not positive, or of another shape.
         """
         with jax.enable_x64(True):
-            taken = number("state_space: intervals", intervals, positive=True, shape=None)
+            taken = _intervals(intervals)
             several = jnp.atleast_1d(jnp.asarray(taken))
             found = [part.dynamics(several) for part in self.parts]
             transition, noise = (_blocks([d[i] for d in found]) for i in (0, 1))
@@ -294,6 +302,18 @@ def number(name: str, value: Any, positive: bool = False, shape: tuple[int, ...]
             f"{name} is {value!r}; wanted {'a positive number' if shape == () else 'positive numbers'}."
         )
     return array
+
+
+def _intervals(intervals: Any) -> Any:
+    """One interval, or (time,) with the second in the place of the first, which nothing depends on."""
+    if isinstance(intervals, Tracer):
+        return intervals
+    taken = number("state_space: intervals", intervals, shape=None)
+    if taken.ndim > 1 or not taken.size:
+        raise ValueError(f"state_space: intervals has shape {taken.shape}; wanted one number, or (time,).")
+    if taken.size > 1:
+        taken = np.concatenate([taken[1:2], taken[1:]])
+    return number("state_space: intervals", taken, positive=True, shape=None)
 
 
 def _rows(rows: list[list[Array]]) -> Float[Array, "time n n"]:

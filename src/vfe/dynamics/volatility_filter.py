@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from vfe.dynamics.filtering import filter as filter_verb
 from vfe.dynamics.precision import released
-from vfe.dynamics.volatility import HierarchicalGaussianFilter
+from vfe.dynamics.volatility import HierarchicalGaussianFilter, StandardUpdate
 from vfe.perception.status import DivergenceError
 
 
@@ -73,6 +73,11 @@ def filter_volatility(
     u: Any = np.asarray(y, dtype=np.float64)
     if not u.ndim or not u.shape[-1]:
         raise ValueError(f"filter: the inputs have shape {u.shape}; wanted (*batch, time), at least one.")
+    if u.ndim > 1 and u.shape[-1] == 1:
+        raise ValueError(
+            f"filter: the inputs have shape {u.shape}, {u.shape[0]} series of one input each; wanted "
+            "(*batch, time). Write y[:, 0] for one series."
+        )
     model.input.check(u)
     elapsed: Any = np.ones(u.shape[-1]) if time_steps is None else np.asarray(time_steps, dtype=np.float64)
     if elapsed.shape not in (u.shape, u.shape[-1:]):
@@ -85,7 +90,7 @@ def filter_volatility(
     elapsed = np.broadcast_to(elapsed, u.shape)
     with jax.enable_x64(True):
         found = _run(model, u, elapsed)
-        _check(model, np.asarray(found["precision"]), np.asarray(found["mean"]))
+        _check(model, found)
     return released(FilteredVolatility(**found, inputs=u, time_steps=elapsed))
 
 
@@ -97,15 +102,21 @@ def _run(model: HierarchicalGaussianFilter, u: Array, elapsed: Array) -> dict[st
     return function(u, elapsed)
 
 
-def _check(model: HierarchicalGaussianFilter, precision: np.ndarray, mean: np.ndarray) -> None:
-    bad = np.argwhere(~((precision > 0) & np.isfinite(precision) & np.isfinite(mean)))
+def _check(model: HierarchicalGaussianFilter, found: dict[str, Array]) -> None:
+    mean, precision = np.asarray(found["mean"]), np.asarray(found["precision"])
+    expected = np.asarray(found["predicted_precision"])
+    sound = (precision > 0) & np.isfinite(precision) & np.isfinite(mean) & (expected > 0)
+    # The surprise belongs to the lowest state.
+    sound[..., 0] &= np.isfinite(np.asarray(found["surprise"]))
+    bad = np.argwhere(~sound)
     if not bad.size:
         return
     *series, time, state = (int(i) for i in bad[np.argmin(bad[:, -2])])
     of = f" of series {tuple(series)}" if series else ""
+    broken = isinstance(model.update, StandardUpdate)
+    advice = "update=vfe.dynamics.EnhancedUpdate(), whose precisions stay positive, or " if broken else ""
     raise DivergenceError(
-        f"filter: the precision of state {state} is {precision[(*series, time, state)]:.3g} after "
-        f"input {time}{of} (counted from 0), where the quadratic approximation of its belief failed. Use "
-        "update=vfe.dynamics.EnhancedUpdate(), whose precisions stay positive, or a lower tonic_volatility "
-        f"(now {np.asarray(model.tonic_volatility)})."
+        f"filter: the belief about state {state} broke down at input {time}{of} (counted from 0): its "
+        f"precision is {precision[(*series, time, state)]:.3g}. Use {advice}lower tonic_volatility (now "
+        f"{np.asarray(model.tonic_volatility)}), and inputs of the scale that states are expected to have."
     )

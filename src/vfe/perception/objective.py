@@ -116,6 +116,9 @@ class LastObjective(AbstractObjective):
     def value(self, vector: Float[Array, " m"]) -> Float[Array, ""]:
         return self.inner.value(vector)
 
+    def constant(self) -> Float[Array, ""]:
+        return self.inner.constant()
+
     def evaluate(self, vector: Float[Array, " m"]) -> tuple[Float[Array, ""], Float[Array, " m"]]:
         return self.value(vector), jnp.zeros_like(vector)
 

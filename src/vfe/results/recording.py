@@ -64,7 +64,7 @@ def recording_table(record: "Record", fitted: "FittedComponents") -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     states = [f"state_{n}{end}" for n in names for end in ("", "_sd")]
-    writer.writerow(["time", record.name, "estimate", "estimate_sd", "surprise_nats", *states])
+    writer.writerow(["time", "y", "estimate", "estimate_sd", "surprise_nats", *states])
     surprise = np.asarray(fitted.smoothed.surprise)
     for t, time in enumerate(record.times):
         seen = "" if np.isnan(record.y[t]) else repr(float(record.y[t]))
@@ -82,12 +82,14 @@ def plot_recording(record: "Record", fitted: "FittedComponents", forecast: Any =
     import matplotlib.pyplot as plt
 
     estimate, sd = clean(fitted)
+    # A dollar would begin mathematics, and a legend leaves out what begins with a line below.
+    name = record.name.replace("$", r"\$").lstrip("_") or "y"
     with style():
         n = len(fitted.model.parts)
         figure, axes = plt.subplots(
             n + 2, 1, figsize=(9.0, 2.1 * (n + 2)), layout="constrained", sharex=True
         )
-        axes[0].plot(record.times, record.y, ".", color=INK, ms=3, label=record.name)
+        axes[0].plot(record.times, record.y, ".", color=INK, ms=3, label=name)
         axes[0].fill_between(
             record.times,
             estimate - 1.96 * sd,
@@ -103,7 +105,7 @@ def plot_recording(record: "Record", fitted: "FittedComponents", forecast: Any =
             low, high = mean - 1.96 * spread, mean + 1.96 * spread
             axes[0].fill_between(times, low, high, color=RED, alpha=0.2, lw=0, label="next samples, 95 %")
             axes[0].plot(times, mean, color=RED, lw=1.2)
-        axes[0].set(title="record and estimate", ylabel=record.name)
+        axes[0].set(title="record and estimate", ylabel=name)
         at = 0
         for i, part in enumerate(fitted.model.parts):
             axis, colour = axes[1 + i], COLOURS[(i + 2) % len(COLOURS)]

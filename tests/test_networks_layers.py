@@ -168,7 +168,7 @@ def test_initial_variances(pool):
     z = jax.random.normal(KEY, (50, 2, 8, 8))
     for layer, variance in zip(layers, wanted, strict=True):
         weight = layer.kernel if isinstance(layer, Convolution) else layer.weight
-        assert abs(float(jnp.var(weight)) / variance - 1) < 0.2
+        assert abs(float(jnp.var(layer.multiplier * weight)) / variance - 1) < 0.2
         z = jax.vmap(layer)(z)
         assert 0.2 < float(z.std()) < 5.0
 

@@ -159,7 +159,10 @@ def test_rows_that_fill_a_batch_are_not_in_the_encoders_curve():
 
 
 def test_free_energy_of_a_linear_network():
-    """A linear network with Gaussian output: F of y given x is −ln N in closed form, in the units of y."""
+    """A linear network with Gaussian output: F of y given x is −ln N in closed form, in the units of y.
+
+    Two layers: the hidden variance is 1 / (10 · 2).
+    """
     x = features(30)
     y = 100 * x @ np.array([[1.0, 0.5], [0.0, 2.0], [1.0, 0.0]]) + 40
     options = {"output_scale": 0.5, "learning_rate": 1e-12, "perception_steps": 50, "random_state": 0}
@@ -169,11 +172,11 @@ def test_free_energy_of_a_linear_network():
     mean = mean @ np.asarray(out.mean.weight).T + np.asarray(out.mean.bias)
     assert_close(model.predict(x), mean, 1e-5)
     w = np.asarray(out.mean.weight, float)
-    covariance = 0.5 * w @ w.T + np.diag((0.5 * y.std(0)) ** 2)
+    covariance = 0.05 * w @ w.T + np.diag((0.5 * y.std(0)) ** 2)
     wanted = [gaussian_energy(a, m, covariance) for a, m in zip(y, mean, strict=True)]
     assert_close(model.free_energy(x, y), wanted, 1e-4)
     # The energy at the mode: F without ½ ln|C|, with the hidden and the observed spreads instead.
-    spread = np.concatenate([np.full(4, np.sqrt(0.5)), 0.5 * y.std(0)])
+    spread = np.concatenate([np.full(4, np.sqrt(0.05)), 0.5 * y.std(0)])
     change = np.log(spread).sum() + 2 * np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(covariance)[1]
     assert_close(model.free_energy_curve_[0], np.mean(wanted) + change, 1e-4)
     with pytest.raises(ValueError, match="2 outputs"):

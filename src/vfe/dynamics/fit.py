@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jaxtyping import Array, Float
 
 from vfe.densities import LOG_2PI
 from vfe.dynamics.filtering import filter as filter_verb
 from vfe.dynamics.filtering import smooth as smooth_verb
+from vfe.dynamics.minimum import minimum
 from vfe.dynamics.smoothed import Smoothed
 from vfe.dynamics.systems import Components
 from vfe.perception.status import DivergenceError
@@ -89,34 +89,17 @@ def fit(model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200
     model.state_space(intervals)  # refuses intervals that do not fit, before anything is computed
     fields = _fields(model)
     start, spread = (np.concatenate([np.ravel(f[key]) for f in fields]) for key in ("start", "spread"))
-    with jax.enable_x64(True):
-        slope = eqx.filter_jit(jax.value_and_grad(_energy))
-        arguments = (
-            jnp.asarray(start),
-            jnp.asarray(spread),
-            model,
-            jnp.asarray(y),
-            np.asarray(intervals, float),
-        )
-
-        def energy(u: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = slope(jnp.asarray(u), *arguments)
-            return float(value), np.asarray(gradient)
-
-        options = {"maxiter": max_steps, "ftol": 1e-13, "gtol": 1e-7}
-        found = scipy.optimize.minimize(energy, start, jac=True, method="L-BFGS-B", options=options)
-        place = jnp.asarray(found.x)
-        curvature = np.asarray(eqx.filter_jit(jax.hessian(_energy))(place, *arguments))
-    eigenvalues = np.linalg.eigvalsh(curvature) if np.isfinite(curvature).all() else np.array([-1.0])
-    steep = np.abs(found.jac).max() > 1e-2 * max(1.0, abs(found.fun) * 1e-3)
-    if not np.isfinite(found.fun) or eigenvalues.min() <= 0 or steep:
+    given = np.asarray(intervals, float)
+    found = minimum(_energy, start, start, spread, model, y, given, max_steps=max_steps, gtol=1e-7)
+    steep = found.gradient > 1e-2 * max(1.0, abs(found.value) * 1e-3)
+    if not np.isfinite(found.value) or found.least <= 0 or steep:
         raise DivergenceError(
-            f"fit: no minimum after {found.nit} steps (slope {np.abs(found.jac).max():.3g}, least "
-            f"curvature {eigenvalues.min():.3g}): {found.message} Start from numbers nearer to the series, "
-            "or with fewer parts."
+            f"fit: no minimum after {found.steps} steps (slope {found.gradient:.3g}, least curvature "
+            f"{found.least:.3g}): {found.message} Start from numbers nearer to the series, or with fewer "
+            "parts."
         )
-    fitted = _placed(model, found.x)
-    total = float(found.fun) + 0.5 * float(np.log(eigenvalues).sum()) - 0.5 * len(start) * LOG_2PI
+    fitted = _placed(model, found.place)
+    total = found.value + 0.5 * np.linalg.slogdet(found.curvature)[1] - 0.5 * len(start) * LOG_2PI
     smoothed = smooth_verb(fitted.state_space(intervals), y[:, None])
     return FittedComponents(
         model=fitted,
@@ -124,8 +107,8 @@ def fit(model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200
         free_energy=float(total),
         names=tuple(name for f in fields for name in f["names"]),
         logged=tuple(f["logged"] for f in fields for _ in f["names"]),
-        location=found.x,
-        covariance=np.linalg.inv(curvature),  # pyright: ignore[reportArgumentType]
+        location=found.place,  # pyright: ignore[reportArgumentType]
+        covariance=np.linalg.inv(found.curvature),  # pyright: ignore[reportArgumentType]
     )
 
 

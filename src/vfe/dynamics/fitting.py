@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vfe.dynamics.filtering import filter as filter_verb
+from vfe.dynamics.minimum import minimum
 from vfe.dynamics.precision import released
 from vfe.dynamics.state_space import StateSpace, double
 from vfe.perception.status import DivergenceError
@@ -79,8 +80,6 @@ def fit_parameters(
 
     **Source:** Särkkä 2013, chapter 12; Nocedal and Wright 2006, algorithm 7.5.
     """
-    from scipy.optimize import minimize
-
     names = tuple(prior)
     values = np.array([[*prior[n], (start or {}).get(n, prior[n][0])] for n in names], dtype=float)
     if not names or not (np.isfinite(values).all() and (values > 0).all()):
@@ -100,42 +99,26 @@ def fit_parameters(
             prior_energy = 0.5 * (((logs - typical) / spread) ** 2).sum()
             return prior_energy - filter_verb(model, y, inputs=inputs).log_evidence.sum()
 
-        both = jax.jit(jax.value_and_grad(energy))
-
-        def objective(logs: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = both(jnp.asarray(logs), y)
-            # Where the evidence leaves float64, the line search is told to step back.
-            return (float(value), np.asarray(gradient)) if np.isfinite(value) else (np.inf, 0 * logs)
-
-        found = minimize(
-            objective,
-            first,
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": max_steps, "ftol": 1e-15, "gtol": 0.1 * tolerance},
-        )
-        left = np.abs(found.jac).max()
-        if not np.isfinite(found.fun) or left > tolerance:
+        found = minimum(energy, first, y, max_steps=max_steps, gtol=0.1 * tolerance)
+        if not np.isfinite(found.value) or found.gradient > tolerance:
             raise DivergenceError(
-                f"fit_parameters: no minimum after {found.nit} steps: the gradient left is {left:.3g}, "
-                f"wanted {tolerance:g} (nats per unit of the logarithm). Start elsewhere (start=), allow "
-                "more (max_steps=, tolerance=), or give narrower priors."
+                f"fit_parameters: no minimum after {found.steps} steps: the gradient left is "
+                f"{found.gradient:.3g}, wanted {tolerance:g} (nats per unit of the logarithm). Start "
+                "elsewhere (start=), allow more (max_steps=, tolerance=), or give narrower priors."
             )
-        curvature = np.asarray(jax.jit(jax.jacfwd(jax.grad(energy)))(jnp.asarray(found.x), y))
-        curvature = 0.5 * (curvature + curvature.T)
-        if np.linalg.eigvalsh(curvature).min() <= 0:
+        if found.least <= 0:
             raise DivergenceError(
                 "fit_parameters: the point found is a saddle and no minimum; start elsewhere (start=)."
             )
-        covariance = np.linalg.inv(curvature)
-        value = dict(zip(names, jnp.exp(jnp.asarray(found.x)), strict=True))
+        covariance = np.linalg.inv(found.curvature)
+        value = dict(zip(names, jnp.exp(jnp.asarray(found.place)), strict=True))
         result = FittedParameters(
             value=value,
             log_sd=dict(zip(names, jnp.sqrt(jnp.diagonal(jnp.asarray(covariance))), strict=True)),
             log_covariance=jnp.asarray(covariance),
             model=build(value),
-            energy=jnp.asarray(found.fun),
-            gradient=jnp.asarray(left),
+            energy=jnp.asarray(found.value),
+            gradient=jnp.asarray(found.gradient),
             names=names,
         )
     model = result.model

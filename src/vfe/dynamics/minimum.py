@@ -1,0 +1,50 @@
+"""The least of a smooth function of a few numbers, and its curvature there: what fits to a series share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Minimum(NamedTuple):
+    """Where L-BFGS ended: place, value, largest element of the gradient, curvature, and how it went.
+
+    `least`: the smallest eigenvalue of the curvature, not positive at a saddle; −1 if it is not finite.
+    """
+
+    place: np.ndarray
+    value: float
+    gradient: float
+    curvature: np.ndarray
+    least: float
+    steps: int
+    message: str
+
+
+def minimum(
+    function: Callable[..., Any], start: np.ndarray, *arguments: Any, max_steps: int, gtol: float
+) -> Minimum:
+    """Minimise function(u, *arguments) over u (k,), a JAX function compiled once, in float64.
+
+    **Source:** Nocedal and Wright 2006, algorithm 7.5; `scipy.optimize.minimize`.
+    """
+    from scipy.optimize import minimize
+
+    with jax.enable_x64(True):
+        slope = eqx.filter_jit(jax.value_and_grad(function))
+
+        def both(u: np.ndarray) -> tuple[float, np.ndarray]:
+            value, gradient = slope(jnp.asarray(u), *arguments)
+            # Where the function leaves float64, the line search is told to step back.
+            return (float(value), np.asarray(gradient)) if np.isfinite(value) else (np.inf, 0 * u)
+
+        options = {"maxiter": max_steps, "ftol": 1e-15, "gtol": gtol}
+        found = minimize(both, start, jac=True, method="L-BFGS-B", options=options)
+        curvature = np.asarray(eqx.filter_jit(jax.hessian(function))(jnp.asarray(found.x), *arguments))
+    curvature = 0.5 * (curvature + curvature.T)
+    least = float(np.linalg.eigvalsh(curvature).min()) if np.isfinite(curvature).all() else -1.0
+    left = float(np.abs(found.jac).max())
+    return Minimum(found.x, float(found.fun), left, curvature, least, int(found.nit), str(found.message))

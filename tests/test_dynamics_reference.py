@@ -106,6 +106,14 @@ def test_a_flow_that_is_not_linear():
     near(found.causes.mean, data["fine_qU_v2"].T, 1e-6)
 
 
+def test_a_leaky_integrator_whose_noise_is_all_but_known():
+    """A state precision of e³² makes the step ill-conditioned: two right programs differ by 5e-5 and 2e-3."""
+    data = cases.load("ou")
+    found = vfe.filter(cases.leaky(data), data["Y"].T)
+    np.testing.assert_allclose(found.states.mean, data["qU_x1"].T, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.causes.mean, data["qU_v2"].T, rtol=0, atol=5e-3)
+
+
 def test_lorenz_at_an_eighth_of_a_sample():
     data = cases.load("lorenz")
     found = vfe.filter(cases.lorenz(data), data["Y"].T)

@@ -387,6 +387,26 @@ def data_of_every_kind(model, count):
     return {n: np.array(seen[n]) for n in ("u", "x", "y", "k")}
 
 
+def test_what_moves_and_what_does_not_make_the_energy():
+    """The constant is that of scales without parents (b's, which has one, moves), whatever the errors."""
+    model = every_kind()
+    data = {n: jnp.asarray(v[0]) for n, v in data_of_every_kind(model, 1).items()}
+    conditioned, _ = condition(model, {n: v[None] for n, v in data.items()})
+    one = eqx.tree_at(
+        lambda c: (c.observed, c.masks),
+        conditioned,
+        jax.tree.map(lambda a: a[0], (conditioned.observed, conditioned.masks)),
+    )
+    factor = model.nodes["a"](data["u"]).scale_tril
+    sizes = jnp.log(jnp.diagonal(factor)).sum() + 2 * jnp.log(0.5) + 2.5 * jnp.log(2 * jnp.pi)
+    assert float(one.error_constant()) == pytest.approx(float(sizes), abs=1e-12)
+    for errors in jax.random.normal(jax.random.key(5), (3, one.layout.size)):
+        whole = one.error_energy_that_moves(errors) + one.error_constant()
+        assert float(whole) == pytest.approx(float(one.error_energy(errors)), abs=1e-11)
+    percept = vfe.perceive(model, data, belief=vfe.Point, solver=vfe.Anderson())
+    assert float(percept.trace[-1]) == pytest.approx(float(percept.free_energy.total), abs=1e-9)
+
+
 def test_the_energy_in_errors():
     """E written in the errors is E at the values they stand for, and so is its gradient: to 1e-12."""
     model = every_kind()

@@ -17,10 +17,9 @@ def dem(
     """Dynamic expectation maximisation: q(states) q(parameters) q(log-precisions), each Gaussian.
 
     Sweeps over the series: states move as in `vfe.filter`, with the effect of the uncertainty of
-    parameters;
-    log-precisions by Fisher scoring on the errors of the whole series; parameters by a regularised
-    Newton step.
-    For a static linear model: restricted maximum likelihood, parametric empirical Bayes.
+    parameters; log-precisions by Fisher scoring on the errors of the whole series; parameters by a
+    regularised Newton step. For a static linear model: restricted maximum likelihood, parametric empirical
+    Bayes.
 
     **Arguments:** as `vfe.filter` of a dynamic model; parameters with a prior variance above zero and
     precisions with components are learned.

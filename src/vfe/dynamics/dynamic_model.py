@@ -16,16 +16,15 @@ from vfe.dynamics.smoothness import smoothness_precision
 class DynamicModel(eqx.Module):
     """Levels in continuous time, their noise smooth, believed in generalised coordinates.
 
-    v⁽ⁱ⁻¹⁾ = g⁽ⁱ⁾(x⁽ⁱ⁾, v⁽ⁱ⁾, p⁽ⁱ⁾) + z⁽ⁱ⁾,  dx⁽ⁱ⁾/dt = f⁽ⁱ⁾(x⁽ⁱ⁾, v⁽ⁱ⁾, p⁽ⁱ⁾) + w⁽ⁱ⁾,  v⁽⁰⁾ = y,  v⁽ᴸ⁾ =
-    η + z,
+    v⁽ⁱ⁻¹⁾ = g⁽ⁱ⁾(x⁽ⁱ⁾, v⁽ⁱ⁾, p⁽ⁱ⁾) + z⁽ⁱ⁾,  dx⁽ⁱ⁾/dt = f⁽ⁱ⁾(x⁽ⁱ⁾, v⁽ⁱ⁾, p⁽ⁱ⁾) + w⁽ⁱ⁾,
+    v⁽⁰⁾ = y,  v⁽ᴸ⁾ = η + z,
 
     where z and w have the autocorrelation exp(−τ²/(4σ²)).
 
     **Arguments:** `levels`: the lowest, which predicts the data, first; `order`: the highest derivative
-    kept
-    of states and data (6: seven orders); `cause_order`: of causes; `smoothness`: σ, a time, half a sampling
-    interval by default; `dt`: the sampling interval. Without any hidden states the model is static: its
-    orders are 0, samples are independent.
+    kept of states and data (6: seven orders); `cause_order`: of causes; `smoothness`: σ, a time, half a
+    sampling interval by default; `dt`: the sampling interval. Without any hidden states the model is
+    static: its orders are 0, samples are independent.
 
     **Raises:** `ValueError` that names the level for functions whose shapes do not fit, precisions that are
     not positive definite; for dt ≤ 0, smoothness < 0, orders that double precision cannot hold.

@@ -17,9 +17,8 @@ def generalised_filter(
     """Generalised filtering: states, parameters and log-precisions move together, with no mean-field split.
 
     Parameters and log-precisions b have a motion of their own, ḃ′ = −∂F/∂b − N ḃ, so that their estimates
-    settle over the series; sweeps over it go on until F settles. Reported are averages over the last
-    sweep, weighted by
-    their precisions; `parameters_in_time` and `log_precisions_in_time` are their course.
+    settle over the series; sweeps over it go on until F settles. Reported are averages over the last sweep,
+    weighted by their precisions; `parameters_in_time` and `log_precisions_in_time` are their course.
 
     **Arguments:** as `vfe.dem`; precisions must be diagonal, each entry known or one log-precision's.
 

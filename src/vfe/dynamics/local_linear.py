@@ -125,8 +125,7 @@ def local_linear_step(
     **Example:** `local_linear_step(-jnp.eye(1), jnp.ones(1), 1.0)` is 1 − e⁻¹.
 
     **Source:** Ozaki 1992, "A bridge between nonlinear time series models and nonlinear stochastic
-    dynamical
-    systems".
+    dynamical systems".
     """
     _, moved = driven_exponential(jacobian * time, (flow * time)[:, None], jnp.zeros((1, 1)))
     return moved[:, 0]
@@ -143,8 +142,7 @@ def regularised_step(
     Where t > e¹⁶, Newton's step −J⁺F.
 
     **Arguments:** `curvature`: J, (n, n); `gradient`: F, (n,); `temperature`: τ, −4 for heavy and 4 for
-    light
-    regularisation; `size`: m, n by default.
+    light regularisation; `size`: m, n by default.
 
     **Example:** `regularised_step(-jnp.eye(1), jnp.ones(1), 4.0)`.
 

@@ -10,8 +10,8 @@ class Outcome(eqx.Module):
     """Beliefs at every sample, and those about what does not move.
 
     `entropies`: ln |C|; `used`: the beliefs of parameters and log-precisions under which the states were
-    found; `learned`: those
-    reported; `history`: the log-evidence bound after each sweep, NaN where none was made.
+    found; `learned`: those reported; `history`: the log-evidence bound after each sweep, NaN where none was
+    made.
     """
 
     course: Course

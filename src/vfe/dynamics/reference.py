@@ -11,9 +11,9 @@ class Reference(eqx.Module):
     """The schemes as first published, step for step, with their conventions.
 
     Data are embedded in generalised coordinates by a window centred on the sample, which looks ahead by
-    half
-    the orders; states move once (or `substeps` times) per sample by local linear steps; what is reported
-    for a sample is the belief before its step; F is a bound only up to constants that depend on the orders.
+    half the orders; states move once (or `substeps` times) per sample by local linear steps; what is
+    reported for a sample is the belief before its step; F is a bound only up to constants that depend on
+    the orders.
 
     **Arguments:** `gain`: K, how strongly errors drive the states; `substeps`: per sample, by default 1, or
     for static models at most 8; `sweeps`: over the series, at most; `precision_steps`: of the M-step, at

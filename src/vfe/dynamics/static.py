@@ -36,9 +36,8 @@ def run_static(
     A step is kept while L rises, else the next starts from the best point with a lower temperature, which
     goes on from sample to sample.
 
-    **Returns:** the first and the last point evaluated of each sample, the causes after the last step,
-    the covariance at
-    the first point, Σ ln |C_u| over iterations, and the temperature.
+    **Returns:** the first and the last point evaluated of each sample, the causes after the last step, the
+    covariance at the first point, Σ ln |C_u| over iterations, and the temperature.
     """
     p, Cp = learned.p, learned.p_covariance
     Pi = problem.precision_matrix(learned.log_precisions)

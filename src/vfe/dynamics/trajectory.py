@@ -21,10 +21,9 @@ class Believed(eqx.Module):
 
 
 class Parameters(eqx.Module):
-    """The belief about parameters: `mean` by level, as the pytrees that the level was given;
-    `covariance` of all
+    """The belief about parameters: `mean` by level, as the pytrees that the level was given.
 
-    of them, flattened and stacked over levels, known ones with zeros.
+    `covariance`: of all of them, flattened and stacked over levels, known ones with zeros.
     """
 
     mean: tuple[Any, ...]
@@ -39,13 +38,11 @@ class Parameters(eqx.Module):
 class FreeEnergyInTime(eqx.Module):
     """F of a series in nats: F = Σ_t (Σ_noise energy − entropy) + what parameters and log-precisions cost.
 
-    `total`: F at the best sweep. `energies`: ½ ẽᵀΠẽ − ½ ln|Π| of every noise ("observation 1", "states
-    1", …),
-    (time,); `entropy`: ½ ln|C| of states and causes. Both are those of the last sweep under the precisions
-    that it used. `history`: F after each sweep. Errors of noise whose known precision is e¹⁶ or more are
-    left out,
-    and only the data's normalising constant is counted: compare F between models of equal orders and
-    smoothness.
+    `total`: F at the best sweep. `energies`: ½ ẽᵀΠẽ − ½ ln|Π| of every noise ("observation 1", "states 1",
+    …), (time,); `entropy`: ½ ln|C| of states and causes. Both are those of the last sweep under the
+    precisions that it used. `history`: F after each sweep. Errors of noise whose known precision is e¹⁶ or
+    more are left out, and only the data's normalising constant is counted: compare F between models of
+    equal orders and smoothness.
     """
 
     total: Float[Array | np.ndarray, "*batch"]
@@ -80,11 +77,9 @@ class Trajectory(eqx.Module):
     `states`, `causes`: of all levels, stacked, (time, k); `state_levels`, `cause_levels` cut them by level.
     `derivatives`: means of all orders, per unit of time, of states (time, order + 1, k) and causes.
     `prediction`: of the data, with the covariance of another sample at that time. `errors`: prediction
-    errors
-    by noise, (time, k). `parameters`, `log_precisions`; `log_precisions_in_time`, `parameters_in_time`:
-    the free
-    ones, in generalised filtering. `free_energy`; `sweeps`: how many were made. `time`: times of
-    samples, from 0.
+    errors by noise, (time, k). `parameters`, `log_precisions`; `log_precisions_in_time`,
+    `parameters_in_time`: the free ones, in generalised filtering. `free_energy`; `sweeps`: how many were
+    made. `time`: times of samples, from 0.
     """
 
     time: Float[Array | np.ndarray, " time"]

@@ -107,7 +107,7 @@ def test_a_flow_that_is_not_linear():
 
 
 def test_a_leaky_integrator_whose_noise_is_all_but_known():
-    """A state precision of e³² makes the step ill-conditioned: two right programs differ by 5e-5 and 2e-3."""
+    """A state precision of e³² makes the step ill-conditioned: right programs differ by 5e-5 and 2e-3."""
     data = cases.load("ou")
     found = vfe.filter(cases.leaky(data), data["Y"].T)
     np.testing.assert_allclose(found.states.mean, data["qU_x1"].T, rtol=0, atol=1e-4)

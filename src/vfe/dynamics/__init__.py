@@ -1,6 +1,8 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
+from vfe.dynamics.attractors import birdsong, double_well, lorenz
 from vfe.dynamics.choices import ChoiceLogits, choice_model
+from vfe.dynamics.convolution import linear_convolution
 from vfe.dynamics.dem import dem
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
@@ -9,12 +11,14 @@ from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.fit import FittedComponents, fit
 from vfe.dynamics.fitting import FittedParameters, fit_parameters
 from vfe.dynamics.generalised_filter import generalised_filter
+from vfe.dynamics.haemodynamics import haemodynamic
 from vfe.dynamics.level import Level
 from vfe.dynamics.methods import ParallelInTime, Sequential
 from vfe.dynamics.noise_precision import Precision
 from vfe.dynamics.nonlinear_system import NonlinearSystem
 from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
 from vfe.dynamics.reference import Reference
+from vfe.dynamics.simulate import Simulated, simulate
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.smoothness import embed, smoothness_covariance, smoothness_precision
@@ -67,14 +71,17 @@ __all__ = [
     "Precision",
     "Reference",
     "Sequential",
+    "Simulated",
     "SmoothNoise",
     "Smoothed",
     "SmoothedPath",
     "StandardUpdate",
     "StateSpace",
     "Trajectory",
+    "birdsong",
     "choice_model",
     "dem",
+    "double_well",
     "embed",
     "filter",
     "filter_dynamic_model",
@@ -83,6 +90,10 @@ __all__ = [
     "fit",
     "fit_parameters",
     "generalised_filter",
+    "haemodynamic",
+    "linear_convolution",
+    "lorenz",
+    "simulate",
     "smooth",
     "smooth_noise",
     "smooth_noise_state_space",

@@ -17,6 +17,7 @@ from vfe.dynamics.methods import ParallelInTime, Sequential
 from vfe.dynamics.noise_precision import Precision
 from vfe.dynamics.nonlinear_system import NonlinearSystem
 from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
+from vfe.dynamics.reduction import ReducedTrajectory, posterior_as_prior, reduce_dynamic_model
 from vfe.dynamics.reference import Reference
 from vfe.dynamics.simulate import Simulated, simulate
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
@@ -69,6 +70,7 @@ __all__ = [
     "ParallelInTime",
     "Parameters",
     "Precision",
+    "ReducedTrajectory",
     "Reference",
     "Sequential",
     "Simulated",
@@ -93,6 +95,8 @@ __all__ = [
     "haemodynamic",
     "linear_convolution",
     "lorenz",
+    "posterior_as_prior",
+    "reduce_dynamic_model",
     "simulate",
     "smooth",
     "smooth_noise",

@@ -10,6 +10,18 @@ JOBS: dict[str, Job] = {
         seconds=120,
         data="x_train, y_train, x_test, y_test; scikit-learn's embedded digits by default",
     ),
+    "oddball": Job(
+        name="oddball",
+        summary="A chirp is heard again and again: errors shrink as it is learned, and rise at a deviant.",
+        module="vfe.gallery.oddball",
+        seconds=60,
+    ),
+    "permanence": Job(
+        name="permanence",
+        summary="A moving target is hidden for a while: the belief goes on, its sd grows, and recovers.",
+        module="vfe.gallery.permanence",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

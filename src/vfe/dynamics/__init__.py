@@ -1,6 +1,7 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
 from vfe.dynamics.attractors import birdsong, double_well, lorenz
+from vfe.dynamics.causal import Causal
 from vfe.dynamics.choices import ChoiceLogits, choice_model
 from vfe.dynamics.convolution import linear_convolution
 from vfe.dynamics.dem import dem
@@ -21,9 +22,11 @@ from vfe.dynamics.reduction import ReducedTrajectory, posterior_as_prior, reduce
 from vfe.dynamics.reference import Reference
 from vfe.dynamics.simulate import Simulated, simulate
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
+from vfe.dynamics.smooth_states import smooth_dynamic_model
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.smoothness import embed, smoothness_covariance, smoothness_precision
 from vfe.dynamics.state_space import StateSpace
+from vfe.dynamics.state_trajectory import CausalNow, CausalState, ForecastLevels, StateTrajectory
 from vfe.dynamics.systems import (
     AbstractSystem,
     Autoregression,
@@ -47,6 +50,9 @@ __all__ = [
     "Autoregression",
     "Believed",
     "BinaryInput",
+    "Causal",
+    "CausalNow",
+    "CausalState",
     "ChoiceLogits",
     "Components",
     "ContinuousInput",
@@ -57,6 +63,7 @@ __all__ = [
     "FittedComponents",
     "FittedParameters",
     "Forecast",
+    "ForecastLevels",
     "FreeEnergyInTime",
     "Gaussian",
     "HierarchicalGaussianFilter",
@@ -79,6 +86,7 @@ __all__ = [
     "SmoothedPath",
     "StandardUpdate",
     "StateSpace",
+    "StateTrajectory",
     "Trajectory",
     "birdsong",
     "choice_model",
@@ -99,6 +107,7 @@ __all__ = [
     "reduce_dynamic_model",
     "simulate",
     "smooth",
+    "smooth_dynamic_model",
     "smooth_noise",
     "smooth_noise_state_space",
     "smooth_nonlinear_system",

@@ -10,6 +10,12 @@ JOBS: dict[str, Job] = {
         seconds=120,
         data="x_train, y_train, x_test, y_test; scikit-learn's embedded digits by default",
     ),
+    "birdsong": Job(
+        name="birdsong",
+        summary="A song of two levels is heard: the percept goes on in an omission, and dies in silence.",
+        module="vfe.gallery.birdsong",
+        seconds=30,
+    ),
     "oddball": Job(
         name="oddball",
         summary="A chirp is heard again and again: errors shrink as it is learned, and rise at a deviant.",

@@ -65,6 +65,11 @@ class Heard(NamedTuple):
     believed_sd: np.ndarray
     sounds: np.ndarray
 
+    @property
+    def total_error(self) -> np.ndarray:
+        """Weighted errors of all noises together."""
+        return np.sum(list(self.errors.values()), 0)
+
 
 RATE, DAMPING, DRIVE = 64.0, 4.0, 16.0
 ONSET, WIDTH = 0.2, 0.05  # of the cause, s
@@ -188,7 +193,7 @@ def _say(values: np.ndarray, digits: int = 0) -> str:
 
 
 def _numbers(settings: Settings, heard: Heard) -> list[tuple[str, str]]:
-    odd, total = settings.standards, sum(heard.errors.values())
+    odd, total = settings.standards, heard.total_error
     return [
         ("weighted errors, first standard (nats)", _say(total[:, 0])),
         ("weighted errors, last standard before the deviant (nats)", _say(total[:, odd - 1])),
@@ -204,7 +209,7 @@ def _dataset(settings: Settings, heard: Heard) -> Any:
     import xarray as xr
 
     axes = ("listener", "presentation")
-    variables = {"free_energy": (axes, heard.free_energy, {"units": "nats"})}
+    variables: dict[str, Any] = {"free_energy": (axes, heard.free_energy, {"units": "nats"})}
     for name, values in heard.errors.items():
         variables[f"weighted_errors_{NOISES[name]}"] = (axes, values, {"units": "nats"})
     variables["believed"] = ((*axes, "parameter"), heard.believed, {"units": "Hz, 1"})
@@ -236,7 +241,7 @@ def _errors(settings: Settings, heard: Heard) -> Any:
             mean = heard.errors[name].mean(0)
             left.bar(at, mean, 0.7, bottom, color=colour, label=word)
             bottom = bottom + mean
-        _, error = _mean(sum(heard.errors.values()))
+        _, error = _mean(heard.total_error)
         left.errorbar(at, bottom, error, fmt="none", ecolor=INK, capsize=3, linewidth=1.2)
         left.set_ylabel("precision-weighted errors (nats)")
         left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.2)
@@ -294,7 +299,7 @@ def _sounds(settings: Settings, heard: Heard) -> Any:
 def _report(
     settings: Settings, heard: Heard, figures: dict[str, Any], numbers: list[tuple[str, str]]
 ) -> Report:
-    total = sum(heard.errors.values())
+    total = heard.total_error
     rows = [
         [
             str(n + 1),

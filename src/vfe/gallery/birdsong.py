@@ -305,8 +305,8 @@ def _report(
         "Birdsong",
         "A singer of two levels, a slow attractor that sets the pace of a quick one, is heard by a "
         "listener who has the same model. Where the last third of the song is missing, the percept goes on "
-        "with the song that would have come, ever less sure. Where it is silent, and the silence is heard, errors "
-        "burst and the percept dies.",
+        "with the song that would have come, ever less sure. Where it is silent, and the silence is heard, "
+        "errors burst and the percept dies.",
         [
             Section(
                 "What sounds and what is heard",

@@ -20,6 +20,7 @@ def double_well(
     observation_precision: Precision | np.ndarray | float = 7.389,
     state_precision: Precision | np.ndarray | float = 100.0,
     cause_precision: Precision | np.ndarray | float = 0.125,
+    initial_covariance: ArrayLike = 1.0,
     **options: Any,
 ) -> DynamicModel:
     """A state with two places of rest, pushed between them by a cause, seen through its square.
@@ -28,8 +29,9 @@ def double_well(
 
     Without a push x rests at ±√31 ≈ ±5.57. The data do not tell the sign of x.
 
-    **Arguments:** `rate`: r, per unit of time; `states`: where x starts; precisions of z, w and v;
-    `options` of `vfe.DynamicModel`: `dt`, `smoothness`, `order`, `cause_order`.
+    **Arguments:** `rate`: r, per unit of time; `states`, `initial_covariance`: where x starts;
+    precisions of z, w and v; `options` of `vfe.DynamicModel`: `dt`, `smoothness`, `order`,
+    `cause_order`.
 
     **Raises:** `ValueError` for a rate that is not positive, and as `vfe.DynamicModel`.
 
@@ -50,6 +52,7 @@ def double_well(
         observation_precision=observation_precision,
         state_precision=state_precision,
         cause_precision=cause_precision,
+        initial_covariance=np.asarray(initial_covariance, float),
     )
     return DynamicModel([level], **options)
 
@@ -66,6 +69,7 @@ def lorenz(
     parameter_covariance: ArrayLike = 0.0,
     observation_precision: Precision | np.ndarray | float = 1.0,
     state_precision: Precision | np.ndarray | float = 1.0,
+    initial_covariance: ArrayLike = 1.0,
     **options: Any,
 ) -> DynamicModel:
     """The Lorenz attractor, seen through linear combinations of its states.
@@ -74,9 +78,10 @@ def lorenz(
     dx₃/dt = r (c x₁ x₂ − β x₃) + w₃,  y = C x + z.
 
     **Arguments:** `prandtl`: σ; `rayleigh`: ρ; `geometry`: β: parameters in this order, known unless
-    `parameter_covariance` is given; `rate`: r, per unit of time; `coupling`: c, the inverse of the unit of
-    x; `observation`: C (k, 3), by default their sum; `states`: where x starts; precisions of z and w;
-    `options` of `vfe.DynamicModel`: `dt` (0.01 to 0.03 divided by r is usual), `smoothness`, `order`.
+    `parameter_covariance` is given; `rate`: r, per unit of time; `coupling`: c, the inverse of the unit
+    of x; `observation`: C (k, 3), by default their sum; `states`, `initial_covariance`: where x starts;
+    precisions of z and w; `options` of `vfe.DynamicModel`: `dt` (0.01 to 0.03 divided by r is usual),
+    `smoothness`, `order`.
 
     **Raises:** `ValueError` for a rate or coupling that is not positive, and as `vfe.DynamicModel`.
 
@@ -100,6 +105,7 @@ def lorenz(
         parameter_covariance=np.asarray(parameter_covariance, float),
         observation_precision=observation_precision,
         state_precision=state_precision,
+        initial_covariance=np.asarray(initial_covariance, float),
     )
     return DynamicModel([level], **options)
 
@@ -113,6 +119,7 @@ def birdsong(
     observation_precision: Precision | np.ndarray | float = np.e,
     state_precision: tuple[Precision | np.ndarray | float, Precision | np.ndarray | float] = (1.0, 1.0),
     cause_precision: Precision | np.ndarray | float = np.e**8,
+    initial_covariance: tuple[ArrayLike, ArrayLike] = (1.0, 1.0),
     dt: float = 1 / 64,
     **options: Any,
 ) -> DynamicModel:
@@ -126,10 +133,11 @@ def birdsong(
     The two data are heard as the loudness (its size) and the pitch of a chirp. Where v is low the quick
     attractor comes to rest: the slow one sings phrases of chirps.
 
-    **Arguments:** `rates`: (r₁, r₂) per unit of time (here seconds); `rayleigh`: that of the upper level;
-    `states`: where both levels start; `parameter_covariance`: of (σ, β) = (10, 8/3) at each level, which
-    are known unless it is given; precisions of z⁽¹⁾, of (w⁽¹⁾, w⁽²⁾), and of z⁽²⁾ (`cause_precision`); `dt`
-    and `options` of `vfe.DynamicModel`: `smoothness`, `order`, `cause_order`.
+    **Arguments:** `rates`: (r₁, r₂) per unit of time (here seconds); `rayleigh`: that of the upper
+    level; `states`, `initial_covariance`: where both levels start; `parameter_covariance`: of (σ, β) =
+    (10, 8/3) at each level, which are known unless it is given; precisions of z⁽¹⁾, of (w⁽¹⁾, w⁽²⁾),
+    and of z⁽²⁾ (`cause_precision`); `dt` and `options` of `vfe.DynamicModel`: `smoothness`, `order`,
+    `cause_order`.
 
     **Raises:** `ValueError` for rates that are not positive, and as `vfe.DynamicModel`.
 
@@ -154,6 +162,7 @@ def birdsong(
             parameter_covariance=np.asarray(parameter_covariance[number], float),
             observation_precision=(observation_precision, cause_precision)[number],
             state_precision=state_precision[number],
+            initial_covariance=np.asarray(initial_covariance[number], float),
         )
         for number in range(2)
     ]

@@ -22,17 +22,19 @@ def linear_convolution(
     state_precision: Precision | np.ndarray | float = 1.0,
     cause_precision: Precision | np.ndarray | float = 1.0,
     parameter_covariance: ArrayLike = 0.0,
+    initial_covariance: ArrayLike = 1.0,
     **options: Any,
 ) -> DynamicModel:
     """A linear system driven by causes: the data are these convolved with its impulse responses.
 
     dx/dt = A x + B v + w,  y = C x + z.
 
-    **Arguments:** `drift`: A (n, n), per unit of time; `cause`: B (n, c), in units of x per unit of v and
-    time; `observation`: C (k, n); by default four channels, a quarter of the first two functions of the
-    cosine basis (for two states); precisions of z, of w and of the causes about their prior;
+    **Arguments:** `drift`: A (n, n), per unit of time; `cause`: B (n, c), in units of x per unit of v
+    and time; `observation`: C (k, n); by default four channels, a quarter of the first two functions of
+    the cosine basis (for two states); precisions of z, of w and of the causes about their prior;
     `parameter_covariance`: of {"A", "B", "C"}, each row after row, which are known unless it is given;
-    `options` of `vfe.DynamicModel`: `dt`, `smoothness`, `order`, `cause_order`.
+    `initial_covariance` of the states; `options` of `vfe.DynamicModel`: `dt`, `smoothness`, `order`,
+    `cause_order`.
 
     **Raises:** `ValueError` for shapes that do not fit, and as `vfe.DynamicModel`.
 
@@ -60,6 +62,7 @@ def linear_convolution(
         causes=B.shape[1],
         parameters={"A": A, "B": B, "C": C},
         parameter_covariance=np.asarray(parameter_covariance, float),
+        initial_covariance=np.asarray(initial_covariance, float),
         observation_precision=observation_precision,
         state_precision=state_precision,
         cause_precision=cause_precision,

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from numpy.typing import ArrayLike
 
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.level import Level
@@ -29,6 +30,7 @@ def haemodynamic(
     observation_precision: Precision | np.ndarray | float = 100.0,
     state_precision: Precision | np.ndarray | float = 1e4,
     cause_precision: Precision | np.ndarray | float = 1.0,
+    initial_covariance: ArrayLike = 1e-4,
     dt: float = 1.0,
     **options: Any,
 ) -> DynamicModel:
@@ -43,11 +45,12 @@ def haemodynamic(
 
     The hidden states are (s, ln f, ln ν, ln q), noise w on each: f, ν and q stay positive.
 
-    **Arguments:** `regions`: how many, each with a cause, four states (all s first, then all ln f, …) and a
-    channel, with parameters in common; `parameter_sd`: prior standard deviation of the logs of the
-    parameters, one for all or by name: "efficacy" ε 0.54, "decay" κ 0.65/s, "autoregulation" γ 0.41/s,
-    "transit" τ 0.98 s, "stiffness" α 0.32, "extraction" E 0.34 (V = 0.02); zero: known; precisions of z
-    (1 / %²), of w and of the causes; `dt`: time between scans, s; `options` of `vfe.DynamicModel`.
+    **Arguments:** `regions`: how many, each with a cause, four states (all s first, then all ln f, …)
+    and a channel, with parameters in common; `parameter_sd`: prior standard deviation of the logs of
+    the parameters, one for all or by name: "efficacy" ε 0.54, "decay" κ 0.65/s, "autoregulation" γ
+    0.41/s, "transit" τ 0.98 s, "stiffness" α 0.32, "extraction" E 0.34 (V = 0.02); zero: known;
+    precisions of z (1 / %²), of w and of the causes; `initial_covariance`: of the states about rest;
+    `dt`: time between scans, s; `options` of `vfe.DynamicModel`.
 
     **Raises:** `ValueError` for parameters of another name, a negative standard deviation, and as
     `vfe.DynamicModel`.
@@ -81,6 +84,7 @@ def haemodynamic(
         observation_precision=observation_precision,
         state_precision=state_precision,
         cause_precision=cause_precision,
+        initial_covariance=np.asarray(initial_covariance, float),
     )
     return DynamicModel([level], dt=dt, **options)
 

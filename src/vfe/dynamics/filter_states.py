@@ -87,7 +87,7 @@ def filter_dynamic_model(
             prediction,
             FreeEnergy(
                 observed={"data": surprise},
-                hidden={},
+                hidden={"data": jnp.zeros_like(surprise)},
                 entropies={"data": jnp.zeros_like(surprise)},
                 error=None,
                 weight=jnp.asarray(1.0),

@@ -5,6 +5,7 @@ Gauss–Newton. Steps are damped by pseudo-observations of the path they start f
 path of a linear process takes one step, and is exact.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -76,9 +77,7 @@ def most_probable_path(
         new, covariance, terms = gauss_newton(process, grid, path, weight, even)
         _check_finite(new, samples, f"step {number} of Gauss–Newton", advice)
         moved = jax.vmap(lambda s: matvec(process.looking, s))(new - path)
-        spread = jax.lax.map(
-            lambda c: jnp.diagonal(process.looking @ c @ process.looking.T), covariance, batch_size=AT_ONCE
-        )
+        spread = jnp.einsum("ci,tij,cj->tc", process.looking, covariance, process.looking, optimize=True)
         change = float(jnp.sqrt((moved**2 / jnp.where(spread > 0, spread, jnp.inf)).max(initial=0.0)))
         path = new
         if process.constant:
@@ -91,6 +90,18 @@ def most_probable_path(
         f"{change:.3g} standard deviations, wanted {search.tolerance:g}. Allow more (max_steps=), tie the "
         f"steps more (damping=), or {advice}."
     )
+
+
+def along(function: Callable, *rows: Any) -> Any:
+    """A function of every row, some rows at a time so that memory does not grow with what it needs."""
+    count = len(jax.tree.leaves(rows)[0])
+    if count <= AT_ONCE:
+        return jax.vmap(function)(*rows)
+    # The last rows are done twice where their number is no multiple (lax.map fails on arrays of no size).
+    batches = -(-count // AT_ONCE)
+    index = jnp.minimum(jnp.arange(batches * AT_ONCE), count - 1).reshape(batches, AT_ONCE)
+    found = jax.lax.map(lambda i: jax.vmap(function)(*jax.tree.map(lambda a: a[i], rows)), index)
+    return jax.tree.map(lambda a: a.reshape(batches * AT_ONCE, *a.shape[2:])[:count], found)
 
 
 @eqx.filter_jit
@@ -109,10 +120,10 @@ def gauss_newton(
         moves = jax.vmap(constant_step(process, grid))(grid)
         transition, noise = moves.transition[0], moves.covariance[0]
     else:
-        moves = jax.lax.map(
-            lambda now: process.move(now[0], now[1].before, now[1].eta, now[1].step),
-            (jnp.concatenate([path[:1], path[:-1]]), grid),
-            batch_size=AT_ONCE,
+        moves = along(
+            lambda s, now: process.move(s, now.before, now.eta, now.step),
+            jnp.concatenate([path[:1], path[:-1]]),
+            grid,
         )
         transition, noise = moves.transition, moves.covariance
     observe, offset = jax.vmap(process.look)(path, grid.eta)

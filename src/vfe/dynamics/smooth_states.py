@@ -15,7 +15,7 @@ from vfe.dynamics.filter_states import check_finite, is_even, start, trajectory_
 from vfe.dynamics.filtering import smooth
 from vfe.dynamics.inversion import read_series, read_times
 from vfe.dynamics.level_process import Estimate, describe, replicate
-from vfe.dynamics.path_search import AT_ONCE, Search, most_probable_path, path_free_energy
+from vfe.dynamics.path_search import Search, along, most_probable_path, path_free_energy
 from vfe.dynamics.precision import released
 from vfe.dynamics.process_filter import Carried, make_grid
 from vfe.dynamics.state_trajectory import CausalState, StateTrajectory, together
@@ -109,7 +109,7 @@ def _smooth(
 
 @eqx.filter_jit
 def _described(process: Augmented, mean: Array, covariance: Array, eta: Any) -> tuple[Estimate, Believed]:
-    def one(now: tuple[Array, Array, Array]) -> tuple[Estimate, Believed]:
+    def one(*now: Array) -> tuple[Estimate, Believed]:
         return describe(process, *now), replicate(process, *now)
 
-    return jax.lax.map(one, (mean, covariance, jnp.asarray(eta)), batch_size=AT_ONCE)
+    return along(one, mean, covariance, jnp.asarray(eta))

@@ -1,0 +1,8 @@
+"""Action: what an agent does so that its sensations come to fit its beliefs."""
+
+from vfe.action.act import act
+from vfe.action.acted import Acted, World
+from vfe.action.active_system import ActiveSystem
+from vfe.action.process import Process
+
+__all__ = ["Acted", "ActiveSystem", "Process", "World", "act"]

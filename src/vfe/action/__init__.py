@@ -4,5 +4,35 @@ from vfe.action.act import act
 from vfe.action.acted import Acted, World
 from vfe.action.active_system import ActiveSystem
 from vfe.action.process import Process
+from vfe.action.systems import (
+    RETINA,
+    climbing,
+    contrast,
+    hand,
+    limb,
+    mountain_car,
+    pursuit,
+    reaching,
+    rushing,
+    swinging,
+    viscous,
+)
 
-__all__ = ["Acted", "ActiveSystem", "Process", "World", "act"]
+__all__ = [
+    "RETINA",
+    "Acted",
+    "ActiveSystem",
+    "Process",
+    "World",
+    "act",
+    "climbing",
+    "contrast",
+    "hand",
+    "limb",
+    "mountain_car",
+    "pursuit",
+    "reaching",
+    "rushing",
+    "swinging",
+    "viscous",
+]

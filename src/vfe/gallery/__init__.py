@@ -10,6 +10,30 @@ JOBS: dict[str, Job] = {
         seconds=120,
         data="x_train, y_train, x_test, y_test; scikit-learn's embedded digits by default",
     ),
+    "reflex": Job(
+        name="reflex",
+        summary="A limb is pushed: prediction errors drive action, which cancels what was not predicted.",
+        module="vfe.gallery.action.reflex",
+        seconds=10,
+    ),
+    "reaching": Job(
+        name="reaching",
+        summary="An arm of two joints goes where its owner expects the hand to be.",
+        module="vfe.gallery.action.reaching",
+        seconds=20,
+    ),
+    "pursuit": Job(
+        name="pursuit",
+        summary="An eye follows a target behind an occluder, under two beliefs about it.",
+        module="vfe.gallery.action.pursuit",
+        seconds=20,
+    ),
+    "mountain-car": Job(
+        name="mountain-car",
+        summary="A car too weak for the hill gets to its top by expectation alone.",
+        module="vfe.gallery.action.mountain_car",
+        seconds=20,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

@@ -9,7 +9,8 @@ from vfe.runtime import order_cpu_work
 order_cpu_work()  # before anything below may start JAX
 
 # ruff: isort: split
-from vfe import dynamics, exact, networks
+from vfe import action, dynamics, exact, networks
+from vfe.action import ActiveSystem, Process, act
 from vfe.beliefs import (
     Amortised,
     Categorical,
@@ -83,6 +84,7 @@ from vfe.results import load
 
 __all__ = [
     "MLP",
+    "ActiveSystem",
     "ActivityDescent",
     "Affine",
     "Amortised",
@@ -133,6 +135,7 @@ __all__ = [
     "Percept",
     "Point",
     "Precision",
+    "Process",
     "Rows",
     "StateSpace",
     "Status",
@@ -140,6 +143,8 @@ __all__ = [
     "Table",
     "Taylor",
     "TotalDerivative",
+    "act",
+    "action",
     "attend",
     "bernoulli",
     "cascade",

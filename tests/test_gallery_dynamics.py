@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vfe.gallery import JOBS, birdsong, oddball, permanence
+from vfe.gallery import JOBS
+from vfe.gallery.dynamics import birdsong, oddball, permanence
 from vfe.gallery.job import Workspace
 from vfe.gallery.progress import Silent
 from vfe.results.report import build_report

@@ -1,0 +1,1 @@
+"""Beliefs that move: what is hidden, omitted, repeated or changed."""

@@ -146,3 +146,46 @@ def test_times_that_vary_become_intervals(tmp_path):
     record = read_record(file, "y", time="t")
     assert list(record.intervals) == [1.0, 1.0, 2.0]
     assert read_record(file, "y", dt=0.5).intervals == 0.5
+
+
+def test_coloured_noise_is_taken_off(tmp_path):
+    """A rhythm in smooth noise: its smoothness is learned, and the estimate is nearer to the rhythm."""
+    rng, t = np.random.default_rng(3), np.arange(200.0)
+    h = t[:, None] - t
+    smooth = np.linalg.cholesky(np.exp(-(h**2) / (4 * 1.5**2)) + 1e-9 * np.eye(200)) @ rng.normal(size=200)
+    clean = np.cos(2 * np.pi * 0.05 * t)
+    y = clean + 0.5 * smooth + 0.1 * rng.normal(size=200)
+    file = write(tmp_path / "r.csv", "y", [f"{v:.6f}" for v in y])
+    out = tmp_path / "out"
+    words = ["filter", str(file), "--system", "oscillator", "--smoothness", "1.0", "--report"]
+    result = RUN.invoke(app, [*words, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    with (out / "estimates.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    error = np.std([float(r["estimate"]) for r in rows] - clean)
+    assert error < 0.4 * np.std(y - clean)
+    assert [name for name in rows[0] if name.startswith("state_") and not name.endswith("_sd")] == [
+        "state_0_rhythm",
+        "state_0_quadrature",
+        "state_noise",
+    ]
+    assert np.corrcoef([float(r["state_noise"]) for r in rows], smooth)[0, 1] > 0.7
+    assert "--smoothness 1.0" in (out / "config.json").read_text(encoding="utf-8")
+    assert "ColouredNoise.smoothness" in (out / "report.html").read_text(encoding="utf-8")
+    result = RUN.invoke(app, ["filter", str(file), "--smoothness", "-1"])
+    assert result.exit_code == 2
+    assert "above zero" in result.output
+
+
+def test_coloured_noise_has_its_autocovariance():
+    """At irregular times: the series has the covariance a² exp(−h² / 4s²), within what the order gives."""
+    t = np.array([0.0, 0.3, 1.0, 1.1, 2.5, 4.0])
+    part = vfe.dynamics.ColouredNoise(2.0, 0.7, order=10)
+    model = vfe.dynamics.Components([part], observation_sd=0.5)
+    y = np.random.default_rng(0).normal(size=6)
+    covariance = 4 * np.exp(-((t[:, None] - t) ** 2) / (4 * 0.7**2)) + 0.25 * np.eye(6)
+    wanted = -0.5 * y @ np.linalg.solve(covariance, y) - 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
+    space = model.state_space(np.diff(t, prepend=t[0]))
+    assert float(vfe.filter(space, y[:, None]).log_evidence) == pytest.approx(wanted, abs=5e-3)
+    with pytest.raises(ValueError, match="order=0"):
+        vfe.dynamics.ColouredNoise(1.0, 1.0, order=0)

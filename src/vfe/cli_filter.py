@@ -24,6 +24,10 @@ def filter_file(
     column: Annotated[str | None, typer.Option(help="The column to filter.")] = None,
     time: Annotated[str | None, typer.Option(help="The column of sampling times.")] = None,
     dt: Annotated[float | None, typer.Option(help="The time between samples (default: 1).")] = None,
+    smoothness: Annotated[
+        float | None,
+        typer.Option(help="Add coloured noise whose smoothness, a time, is learned from here."),
+    ] = None,
     forecast: Annotated[int, typer.Option(help="How many samples to look ahead.", min=0, max=100_000)] = 0,
     report: Annotated[bool, typer.Option("--report", help="Write report.html too.")] = False,
     out: Annotated[
@@ -61,11 +65,11 @@ def filter_file(
         if file is None:
             raise ValueError("filter: no file; wanted vfe filter FILE.csv, or --system list.")
         record = read_record(file, column, time=time, dt=dt)
-        model = starting(system, record.y, record.intervals)
+        model = starting(system, record.y, record.intervals, smoothness)
         if forecast and record.intervals.ndim:
             raise ValueError("--forecast wants equal times between samples; those of this record vary.")
         model.state_space(record.intervals)
-        options = {"time": time, "dt": dt, "forecast": forecast or None}
+        options = {"time": time, "dt": dt, "smoothness": smoothness, "forecast": forecast or None}
         folder = out or RUNS / f"filter-{clock.strftime('%Y%m%d-%H%M%S')}"
         check_free(folder)
     with failing(FAILED, traceback):
@@ -93,6 +97,7 @@ def filter_file(
             dataset = dataset.assign_coords(ahead=ahead[0])
             dataset = dataset.assign(forecast=("ahead", ahead[1]), forecast_sd=("ahead", ahead[2]))
         headline = recording_headline(record, fitted)
+        made_of = system if smoothness is None else f"{system}+coloured noise"
         save_run(
             folder,
             name="filter",
@@ -100,13 +105,13 @@ def filter_file(
             dataset=dataset,
             figures={"record": figure},
             tables={"estimates": recording_table(record, fitted)},
-            report=recording_report(record, fitted, figure, system) if report else None,
+            report=recording_report(record, fitted, figure, made_of) if report else None,
             settings={"system": system, "column": record.name, **options},
             command=_again(file, system, {"column": column, **options}, report),
             data=provenance({"y": record.y, "time": record.times}),
             headline=headline,
         )
-    print_headline(console, f"{record.name}: {system}", headline)
+    print_headline(console, f"{record.name}: {made_of}", headline)
     page = folder / ("report.html" if report else "estimates.csv")
     console.print(f"\nWritten: {page}", highlight=False, soft_wrap=True)
 

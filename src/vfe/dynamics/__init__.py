@@ -3,6 +3,7 @@
 from vfe.dynamics.attractors import birdsong, double_well, lorenz
 from vfe.dynamics.causal import Causal
 from vfe.dynamics.choices import ChoiceLogits, choice_model
+from vfe.dynamics.coloured_noise import ColouredNoise
 from vfe.dynamics.convolution import linear_convolution
 from vfe.dynamics.dem import dem
 from vfe.dynamics.dynamic_model import DynamicModel
@@ -54,6 +55,7 @@ __all__ = [
     "CausalNow",
     "CausalState",
     "ChoiceLogits",
+    "ColouredNoise",
     "Components",
     "ContinuousInput",
     "DynamicModel",

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vfe.dynamics.coloured_noise import ColouredNoise
 from vfe.dynamics.systems import (
     AbstractSystem,
     Autoregression,
@@ -19,13 +20,18 @@ SYSTEMS = {
 }
 
 
-def starting(names: str, y: np.ndarray, intervals: np.ndarray) -> Components:
+def starting(
+    names: str, y: np.ndarray, intervals: np.ndarray, smoothness: float | None = None
+) -> Components:
     """Systems joined by "+", such as "trend+oscillator", with numbers of the order of the series's own.
 
     Scales come from its standard deviation and its steps, frequencies from the peaks of its periodogram
     (gaps filled by straight lines, slow changes taken out), each peak once.
 
-    **Raises:** `ValueError` for a name that is not in `SYSTEMS`, with those that are.
+    **Arguments:** `smoothness`: of coloured noise that is added, a time to start from; none if not given.
+
+    **Raises:** `ValueError` for a name that is not in `SYSTEMS`, with those that are; for a smoothness that
+    is not positive.
 
     **Example:** `starting("level+oscillator", y, np.asarray(0.5))`.
     """
@@ -58,6 +64,10 @@ def starting(names: str, y: np.ndarray, intervals: np.ndarray) -> Components:
             parts.append(Oscillator(f, 0.3 * f, sd / wanted.count("oscillator") ** 0.5))
         else:
             parts.append(Autoregression([0.5, 0.0], jumps, 3 * sd))
+    if smoothness is not None:
+        if not (np.isfinite(smoothness) and smoothness > 0):
+            raise ValueError(f"--smoothness {smoothness}: wanted a time above zero; leave it out for none.")
+        parts.append(ColouredNoise(0.3 * jumps, smoothness))
     offset = 0.0 if slow else float(np.mean(y[seen]))
     return Components(parts, observation_sd=0.3 * jumps, offset=offset)
 

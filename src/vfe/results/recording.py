@@ -45,10 +45,28 @@ def recording_to_xarray(record: "Record", fitted: "FittedComponents") -> "xr.Dat
 
 
 def clean(fitted: "FittedComponents") -> tuple[np.ndarray, np.ndarray]:
-    """The series without observation noise, mean and standard deviation, by time."""
-    space = fitted.model.state_space(1.0)
-    seen = np.asarray(space.observation)[0]
-    mean = np.asarray(fitted.smoothed.mean) @ seen + float(fitted.model.offset)
+    """The series without observation noise and coloured noise, mean and standard deviation, by time."""
+    seen = sum((np.asarray(w) for w in _weights(fitted, noise=False)), np.zeros(len(fitted.model.states)))
+    return _seen(fitted, seen, float(fitted.model.offset))
+
+
+def _weights(fitted: "FittedComponents", noise: bool) -> list[np.ndarray]:
+    """How the series sees all states through each part that is noise, or is not: zero elsewhere."""
+    whole = np.asarray(fitted.model.state_space(1.0).observation)[0]
+    found, at = [], 0
+    for part in fitted.model.parts:
+        own = np.zeros_like(whole)
+        own[at : at + len(part.states)] = whole[at : at + len(part.states)]
+        at += len(part.states)
+        if part.noise == noise:
+            found.append(own)
+    return found
+
+
+def _seen(
+    fitted: "FittedComponents", seen: np.ndarray, offset: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    mean = np.asarray(fitted.smoothed.mean) @ seen + offset
     variance = np.einsum("i,tij,j->t", seen, np.asarray(fitted.smoothed.covariance), seen)
     return mean, np.sqrt(np.maximum(variance, 0.0))
 
@@ -60,18 +78,27 @@ def recording_table(record: "Record", fitted: "FittedComponents") -> str:
     """
     estimate, sd = clean(fitted)
     mean, deviation = np.asarray(fitted.smoothed.mean), np.asarray(fitted.smoothed.sd)
-    names = [n.replace(" ", "_") for n in fitted.model.states]
+    noise = _weights(fitted, noise=True)
+    # The states of coloured noise mean nothing one by one: its value stands in their place.
+    kept = np.flatnonzero(np.concatenate([np.full(len(p.states), not p.noise) for p in fitted.model.parts]))
+    columns = [(fitted.model.states[i].replace(" ", "_"), mean[:, i], deviation[:, i]) for i in kept]
+    columns += [(f"noise_{k}" if k else "noise", *_seen(fitted, w)) for k, w in enumerate(noise)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    states = [f"state_{n}{end}" for n in names for end in ("", "_sd")]
+    states = [f"state_{n}{end}" for n, _, _ in columns for end in ("", "_sd")]
     writer.writerow(["time", "y", "estimate", "estimate_sd", "surprise_nats", *states])
     surprise = np.asarray(fitted.smoothed.surprise)
     for t, time in enumerate(record.times):
         seen = "" if np.isnan(record.y[t]) else repr(float(record.y[t]))
-        pairs = [v for i in range(mean.shape[1]) for v in (mean[t, i], deviation[t, i])]
+        pairs = [v for _, value, sds in columns for v in (value[t], sds[t])]
         numbers = [f"{v:.8g}" for v in (estimate[t], sd[t], surprise[t], *pairs)]
         writer.writerow([repr(float(time)), seen, *numbers])
     return buffer.getvalue()
+
+
+def name_of(part: Any) -> str:
+    """What a part shows of itself: its first state, or that it is noise."""
+    return "noise" if part.noise else part.states[0]
 
 
 def plot_recording(record: "Record", fitted: "FittedComponents", forecast: Any = None) -> Any:
@@ -106,17 +133,19 @@ def plot_recording(record: "Record", fitted: "FittedComponents", forecast: Any =
             axes[0].fill_between(times, low, high, color=RED, alpha=0.2, lw=0, label="next samples, 95 %")
             axes[0].plot(times, mean, color=RED, lw=1.2)
         axes[0].set(title="record and estimate", ylabel=name)
-        at = 0
+        at, noises = 0, _weights(fitted, noise=True)
         for i, part in enumerate(fitted.model.parts):
             axis, colour = axes[1 + i], COLOURS[(i + 2) % len(COLOURS)]
             value, spread = (np.asarray(a)[:, at] for a in (fitted.smoothed.mean, fitted.smoothed.sd))
+            if part.noise:
+                value, spread = _seen(fitted, noises.pop(0))
             low, high = value - 1.96 * spread, value + 1.96 * spread
             axis.fill_between(record.times, low, high, color=colour, alpha=0.25, lw=0)
-            axis.plot(record.times, value, color=colour, lw=1.2, label=part.states[0])
+            axis.plot(record.times, value, color=colour, lw=1.2, label=name_of(part))
             if len(part.states) == 2 and part.states[1] == "quadrature":
                 other = np.asarray(fitted.smoothed.mean)[:, at + 1]
                 axis.plot(record.times, np.hypot(value, other), color=PALE, lw=1, label="amplitude")
-            axis.set(title=f"{i} {type(part).__name__}", ylabel=part.states[0])
+            axis.set(title=f"{i} {type(part).__name__}", ylabel=name_of(part))
             at += len(part.states)
         surprise = np.asarray(fitted.smoothed.surprise)
         axes[-1].plot(record.times, surprise, color=ORANGE, lw=1, label="surprise")

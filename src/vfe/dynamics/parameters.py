@@ -39,60 +39,72 @@ def gather(
 
     **Source:** Friston, Trujillo-Barreto and Daunizeau 2008, eqs. 22 and 23.
     """
+    uncertain = uncertain and problem.np > 0
+    if problem.constant:
+        return _gather_constant(problem, course, covariances[0], learned, uncertain)
     Pi = problem.precision_matrix(learned.log_precisions)
-    p, npar, ne = learned.p, problem.np if uncertain else 0, problem.ne
-
-    def local(u):
-        E_u = error_jacobian(problem, jacobian_at(problem, u, p))
-        if not npar:
-            return E_u, None
-        return E_u, mixed_derivative(problem, u, p)
-
-    def mean_field(E_u, mixed, C):
-        if mixed is None:
-            return jnp.zeros(0), jnp.zeros((0, 0))
-        spread = jnp.einsum("ef,fik->eik", Pi, mixed)
-        moved = jnp.einsum("eik,ij->ejk", spread, C)
-        return jnp.einsum("ejk,ej->k", moved, E_u), jnp.einsum("ejk,ejl->kl", moved, mixed)
-
-    once = local(course.u[0]) if problem.constant else None
+    p, npar = learned.p, problem.np if uncertain else 0
 
     def add(total: Evidence, step):
         u, error, C = step
-        E_u, mixed = local(u) if once is None else once
-        squares = total.squares + jnp.outer(error, error)
-        uncertainty = total.uncertainty
-        if once is None:
-            uncertainty = uncertainty + E_u @ C @ E_u.T
+        E_u = error_jacobian(problem, jacobian_at(problem, u, p))
+        uncertainty = total.uncertainty + E_u @ C @ E_u.T
         if not npar:
-            return total._replace(squares=squares, uncertainty=uncertainty), None
+            return total._replace(uncertainty=uncertainty), None
         E_p = parameter_jacobian(problem, u, p)
         weighted = (Pi @ E_p).T
         precision = weighted @ E_p
-        gradient, curvature = total.gradient - weighted @ error, total.curvature - precision
-        if once is None:
-            first, second = mean_field(E_u, mixed, C)
-            gradient, curvature = gradient - first / 2, curvature - second / 2
-        uncertainty = uncertainty + E_p @ learned.p_covariance @ E_p.T
-        return Evidence(gradient, curvature, total.precision + precision, squares, uncertainty), None
+        first, second = _mean_field(Pi, E_u, mixed_derivative(problem, u, p), C)
+        return Evidence(
+            total.gradient - weighted @ error - first / 2,
+            total.curvature - precision - second / 2,
+            total.precision + precision,
+            total.squares,
+            uncertainty + E_p @ learned.p_covariance @ E_p.T,
+        ), None
 
-    start = Evidence(
-        jnp.zeros(npar),
-        jnp.zeros((npar, npar)),
-        jnp.zeros((npar, npar)),
-        jnp.zeros((ne, ne)),
-        jnp.zeros((ne, ne)),
+    total, _ = jax.lax.scan(add, _nothing(npar, course), (course.u, course.errors, covariances))
+    return total._replace(squares=course.errors.T @ course.errors)
+
+
+def _gather_constant(
+    problem: Problem, course: Course, C: Float[Array, "u u"], learned: Learned, uncertain: bool
+) -> Evidence:
+    """The same where E_u is the same everywhere, so that E_p is affine in u: by moments of ẽ and u."""
+    Pi = problem.precision_matrix(learned.log_precisions)
+    p, start, count = learned.p, course.u[0], len(course.u)
+    E_u = error_jacobian(problem, jacobian_at(problem, start, p))
+    squares = course.errors.T @ course.errors
+    uncertainty = count * (E_u @ C @ E_u.T)
+    if not uncertain:
+        return _nothing(0, course)._replace(squares=squares, uncertainty=uncertainty)
+    zero = jnp.zeros_like(start)
+    by_u = jax.jacfwd(lambda u: parameter_jacobian(problem, u, p))(zero)
+    # E_p = Σ_a E_a u_a, with a last u of one.
+    E = jnp.concatenate([jnp.moveaxis(by_u, 2, 0), parameter_jacobian(problem, zero, p)[None]])
+    u = jnp.concatenate([course.u, jnp.ones((count, 1))], 1)
+    moments, crossed = u.T @ u, course.errors.T @ u
+    weighted = jnp.einsum("ef,afk->aek", Pi, E)
+    shared = jnp.tensordot(moments, E, 1)
+    precision = jnp.einsum("aek,ael->kl", weighted, shared)
+    first, second = _mean_field(Pi, E_u, mixed_derivative(problem, start, p), C)
+    return Evidence(
+        -jnp.einsum("aek,ea->k", weighted, crossed) - count * first / 2,
+        -precision - count * second / 2,
+        precision,
+        squares,
+        uncertainty + jnp.einsum("aek,kl,afl->ef", E, learned.p_covariance, shared, optimize=True),
     )
-    steps = (course.u, course.errors, covariances)
-    total, _ = jax.lax.scan(add, start, steps)
-    if once is not None:
-        E_u, mixed = once
-        C = covariances[0]
-        first, second = mean_field(E_u, mixed, C)
-        count = len(course.u)
-        total = total._replace(
-            gradient=total.gradient - count * first / 2,
-            curvature=total.curvature - count * second / 2,
-            uncertainty=total.uncertainty + count * (E_u @ C @ E_u.T),
-        )
-    return total
+
+
+def _mean_field(
+    Pi: Float[Array, "e e"], E_u: Float[Array, "e u"], mixed: Float[Array, "e u p"], C: Float[Array, "u u"]
+) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
+    """W^p and W^pp."""
+    moved = jnp.einsum("ef,fik,ij->ejk", Pi, mixed, C, optimize=True)
+    return jnp.einsum("ejk,ej->k", moved, E_u), jnp.einsum("ejk,ejl->kl", moved, mixed)
+
+
+def _nothing(npar: int, course: Course) -> Evidence:
+    p, pp, ee = jnp.zeros(npar), jnp.zeros((npar, npar)), jnp.zeros((course.errors.shape[1],) * 2)
+    return Evidence(p, pp, pp, ee, ee)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from vfe.dynamics.local_linear import log_determinant, regularised_step
 from vfe.dynamics.outcome import Outcome
-from vfe.dynamics.parameters import Evidence, gather
+from vfe.dynamics.parameters import Evidence, gather, scatter
 from vfe.dynamics.precision_step import score_precisions
 from vfe.dynamics.problem import Learned, Problem
 from vfe.dynamics.states import Course, run_states, state_covariances
@@ -41,21 +41,22 @@ def sweep(
     substeps: int,
     learning: bool = True,
 ) -> Sweep:
-    """One D-step over the series; `learning` where the evidence about uncertain parameters is wanted."""
+    """One D-step over the series; `learning` where more evidence than the scatter of errors is wanted."""
     mean_field = learning and problem.np > 0
     if problem.nx:
         course = run_states(problem, sensed, learned, gain, 1 / substeps, mean_field)
         covariances, ln = state_covariances(problem, course, learned)
         first = jax.tree.map(lambda a: a[::substeps], course)
         last = jax.tree.map(lambda a: a[substeps - 1 :: substeps], course)
-        evidence = gather(problem, last, covariances[substeps - 1 :: substeps], learned, mean_field)
+        C = covariances[substeps - 1 :: substeps]
+        evidence = gather(problem, last, C, learned) if learning else scatter(last)
         return Sweep(
             first, covariances[::substeps], evidence, ln[::substeps], ln.sum(), restart, temperature
         )
     first, last, u, C, entropy, temperature = run_static(
         problem, sensed, restart, learned, temperature, substeps, mean_field
     )
-    evidence = gather(problem, last, C, learned, mean_field)
+    evidence = gather(problem, last, C, learned) if learning else scatter(last)
     return Sweep(Course(u, first.errors), C, evidence, log_determinant(C), entropy, u, temperature)
 
 

@@ -26,12 +26,17 @@ class Evidence(NamedTuple):
     uncertainty: Float[Array, "e e"]
 
 
+def scatter(course: Course, parameters: int = 0) -> Evidence:
+    """Σ ẽẽᵀ alone, all else zero."""
+    e, pp = course.errors, jnp.zeros((parameters, parameters))
+    return Evidence(pp.sum(0), pp, pp, e.T @ e, jnp.zeros((e.shape[1], e.shape[1])))
+
+
 def gather(
     problem: Problem,
     course: Course,
     covariances: Float[Array, "steps u u"],
     learned: Learned,
-    uncertain: bool = True,
 ) -> Evidence:
     """G_p = −Σ (W^p/2 + E_pᵀ Π ẽ), H_pp = −Σ (W^pp/2 + E_pᵀ Π E_p), Λ_p = Σ E_pᵀ Π E_p, Σ ẽẽᵀ, and
 
@@ -39,11 +44,10 @@ def gather(
 
     **Source:** Friston, Trujillo-Barreto and Daunizeau 2008, eqs. 22 and 23.
     """
-    uncertain = uncertain and problem.np > 0
     if problem.constant:
-        return _gather_constant(problem, course, covariances[0], learned, uncertain)
+        return _gather_constant(problem, course, covariances[0], learned)
     Pi = problem.precision_matrix(learned.log_precisions)
-    p, npar = learned.p, problem.np if uncertain else 0
+    p, npar = learned.p, problem.np
 
     def add(total: Evidence, step):
         u, error, C = step
@@ -63,21 +67,20 @@ def gather(
             uncertainty + E_p @ learned.p_covariance @ E_p.T,
         ), None
 
-    total, _ = jax.lax.scan(add, _nothing(npar, course), (course.u, course.errors, covariances))
-    return total._replace(squares=course.errors.T @ course.errors)
+    total, _ = jax.lax.scan(add, scatter(course, npar), (course.u, course.errors, covariances))
+    return total
 
 
 def _gather_constant(
-    problem: Problem, course: Course, C: Float[Array, "u u"], learned: Learned, uncertain: bool
+    problem: Problem, course: Course, C: Float[Array, "u u"], learned: Learned
 ) -> Evidence:
     """The same where E_u is the same everywhere, so that E_p is affine in u: by moments of ẽ and u."""
     Pi = problem.precision_matrix(learned.log_precisions)
     p, start, count = learned.p, course.u[0], len(course.u)
     E_u = error_jacobian(problem, jacobian_at(problem, start, p))
-    squares = course.errors.T @ course.errors
-    uncertainty = count * (E_u @ C @ E_u.T)
-    if not uncertain:
-        return _nothing(0, course)._replace(squares=squares, uncertainty=uncertainty)
+    found = scatter(course)._replace(uncertainty=count * (E_u @ C @ E_u.T))
+    if not problem.np:
+        return found
     zero = jnp.zeros_like(start)
     by_u = jax.jacfwd(lambda u: parameter_jacobian(problem, u, p))(zero)
     # E_p = Σ_a E_a u_a, with a last u of one.
@@ -92,8 +95,8 @@ def _gather_constant(
         -jnp.einsum("aek,ea->k", weighted, crossed) - count * first / 2,
         -precision - count * second / 2,
         precision,
-        squares,
-        uncertainty + jnp.einsum("aek,kl,afl->ef", E, learned.p_covariance, shared, optimize=True),
+        found.squares,
+        found.uncertainty + jnp.einsum("aek,kl,afl->ef", E, learned.p_covariance, shared, optimize=True),
     )
 
 
@@ -103,8 +106,3 @@ def _mean_field(
     """W^p and W^pp."""
     moved = jnp.einsum("ef,fik,ij->ejk", Pi, mixed, C, optimize=True)
     return jnp.einsum("ejk,ej->k", moved, E_u), jnp.einsum("ejk,ejl->kl", moved, mixed)
-
-
-def _nothing(npar: int, course: Course) -> Evidence:
-    p, pp, ee = jnp.zeros(npar), jnp.zeros((npar, npar)), jnp.zeros((course.errors.shape[1],) * 2)
-    return Evidence(p, pp, pp, ee, ee)

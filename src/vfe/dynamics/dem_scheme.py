@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from vfe.dynamics.local_linear import log_determinant, regularised_step
 from vfe.dynamics.outcome import Outcome
-from vfe.dynamics.parameters import Evidence, gather, scatter
+from vfe.dynamics.parameters import Evidence, gather
 from vfe.dynamics.precision_step import score_precisions
 from vfe.dynamics.problem import Learned, Problem
 from vfe.dynamics.states import Course, run_states, state_covariances
@@ -20,11 +20,12 @@ COLDEST = -8.0
 
 
 class Sweep(NamedTuple):
-    """The states of one sweep, as reported, and what was summed over it."""
+    """The states of one sweep, as reported, the errors after the last step of every sample, and sums."""
 
     course: Course
+    errors: Float[Array, "time e"]
     covariances: Float[Array, "time u u"]
-    evidence: Evidence
+    evidence: Evidence | None
     entropies: Float[Array, " time"]
     entropy: Float[Array, ""]
     restart: Float[Array, "time u"]
@@ -41,7 +42,7 @@ def sweep(
     substeps: int,
     learning: bool = True,
 ) -> Sweep:
-    """One D-step over the series; `learning` where more evidence than the scatter of errors is wanted."""
+    """One D-step over the series; `learning` where what it says of parameters and precisions is wanted."""
     mean_field = learning and problem.np > 0
     if problem.nx:
         course = run_states(problem, sensed, learned, gain, 1 / substeps, mean_field)
@@ -49,15 +50,15 @@ def sweep(
         first = jax.tree.map(lambda a: a[::substeps], course)
         last = jax.tree.map(lambda a: a[substeps - 1 :: substeps], course)
         C = covariances[substeps - 1 :: substeps]
-        evidence = gather(problem, last, C, learned) if learning else scatter(last)
-        return Sweep(
-            first, covariances[::substeps], evidence, ln[::substeps], ln.sum(), restart, temperature
-        )
+        evidence = gather(problem, last, C, learned) if learning else None
+        C, by_time = covariances[::substeps], ln[::substeps]
+        return Sweep(first, last.errors, C, evidence, by_time, ln.sum(), restart, temperature)
     first, last, u, C, entropy, temperature = run_static(
         problem, sensed, restart, learned, temperature, substeps, mean_field
     )
-    evidence = gather(problem, last, C, learned) if learning else scatter(last)
-    return Sweep(Course(u, first.errors), C, evidence, log_determinant(C), entropy, u, temperature)
+    evidence = gather(problem, last, C, learned) if learning else None
+    course, by_time = Course(u, first.errors), log_determinant(C)
+    return Sweep(course, last.errors, C, evidence, by_time, entropy, u, temperature)
 
 
 def bound_of_states(
@@ -68,7 +69,7 @@ def bound_of_states(
     Pi = problem.precision_matrix(log_precisions)
     Pi = jnp.where(counted[:, None] & counted, Pi, 0.0)
     return (
-        -jnp.sum(Pi * swept.evidence.squares) / 2
+        -jnp.sum(swept.errors @ Pi * swept.errors) / 2
         - problem.n * problem.ny * steps / 2 * np.log(2 * np.pi)
         + steps / 2 * log_determinant(Pi)
         + swept.entropy / (2 * substeps)

@@ -140,16 +140,19 @@ def run_states(
         by_flow, by_data = moves[:, m:], moves[:, :m]
         by_data = by_data - by_flow @ B
 
-        def change(u, z):
+        def found(u, z):
             error = errors(problem, u, z, p, J)
-            return by_flow @ flow(u, error, weighted, mixed) + by_data @ z
+            return by_flow @ flow(u, error, weighted, mixed) + by_data @ z, error
 
-        # All of it is affine in u and z: what does not depend on u is taken for the whole series at once.
+        # All of it is affine in u and z, and so done for the whole series at once but for the motion of u.
         zero = jnp.zeros(nu), jnp.zeros(m)
-        by_u, by_z = jax.jacfwd(change, (0, 1))(*zero)
-        drives = sensed @ by_z.T + change(*zero)
-        _, u = jax.lax.scan(lambda u, drive: (u + (by_u @ u + drive), u), start, drives)
-        course = Course(u, jax.vmap(lambda u, z: errors(problem, u, z, p, J))(u, sensed))
+        (by_u, error_by_u), (by_z, error_by_z) = (
+            jax.tree.map(jnp.transpose, jax.jacfwd(found, k)(*zero)) for k in (0, 1)
+        )
+        change, error = found(*zero)
+        drives = sensed @ by_z + change
+        _, u = jax.lax.scan(lambda u, drive: (u + (u @ by_u + drive), u), start, drives)
+        course = Course(u, u @ error_by_u + (sensed @ error_by_z + error))
 
     else:
         n = problem.n

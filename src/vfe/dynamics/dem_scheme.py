@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vfe.dynamics.energies import energies
 from vfe.dynamics.local_linear import log_determinant, regularised_step
 from vfe.dynamics.outcome import Outcome
 from vfe.dynamics.parameters import Evidence, gather
@@ -62,18 +63,11 @@ def sweep(
 
 
 def bound_of_states(
-    problem: Problem, swept: Sweep, steps: int, substeps: int, log_precisions: Float[Array, " h"]
+    problem: Problem, swept: Sweep, substeps: int, log_precisions: Float[Array, " h"]
 ) -> Float[Array, ""]:
     """The log-evidence bound of a sweep, all else as if known; noise that counts as none is left out."""
-    counted = jnp.asarray(problem.counted)
-    Pi = problem.precision_matrix(log_precisions)
-    Pi = jnp.where(counted[:, None] & counted, Pi, 0.0)
-    return (
-        -jnp.sum(swept.errors @ Pi * swept.errors) / 2
-        - problem.n * problem.ny * steps / 2 * np.log(2 * np.pi)
-        + steps / 2 * log_determinant(Pi)
-        + swept.entropy / (2 * substeps)
-    )
+    cost = sum(jnp.sum(energy) for energy in energies(problem, swept.errors, log_precisions).values())
+    return swept.entropy / (2 * substeps) - cost
 
 
 def cost_of_learning(problem: Problem, point: Learned) -> Float[Array, ""]:
@@ -137,7 +131,7 @@ def invert(
             new_h, C_h, weighed, _ = scored
         change = new_h - learned.log_precisions
         C_p = jnp.linalg.inv(evidence.precision + prior_p) if npar else learned.p_covariance
-        value = bound_of_states(problem, swept, steps, substeps, weighed)
+        value = bound_of_states(problem, swept, substeps, weighed)
         value = value + cost_of_learning(problem, Learned(learned.p, C_p, weighed, C_h))
         rose = (value > highest) | (number == 0)
         pick = lambda a, b: jax.tree.map(lambda x, y: jnp.where(rose, x, y), a, b)  # noqa: E731
@@ -196,7 +190,7 @@ def infer(problem: Problem, sensed: Float[Array, "steps m"], gain: float, subste
     start = problem.start()
     restart = jnp.broadcast_to(start, (steps, len(start)))
     swept = sweep(problem, sensed, prior, restart, jnp.array(2.0), gain, substeps, False)
-    value = bound_of_states(problem, swept, steps, substeps, prior.log_precisions)
+    value = bound_of_states(problem, swept, substeps, prior.log_precisions)
     return Outcome(
         swept.course, swept.covariances, swept.entropies, prior, prior, value[None], jnp.ones((), int)
     )

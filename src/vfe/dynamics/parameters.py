@@ -76,7 +76,7 @@ def _gather_constant(
 ) -> Evidence:
     """The same where E_u is the same everywhere, so that E_p is affine in u: by moments of ẽ and u."""
     Pi = problem.precision_matrix(learned.log_precisions)
-    p, start, count = learned.p, course.u[0], len(course.u)
+    p, start, count = learned.p, problem.start(), len(course.u)
     E_u = error_jacobian(problem, jacobian_at(problem, start, p))
     found = scatter(course)._replace(uncertainty=count * (E_u @ C @ E_u.T))
     if not problem.np:

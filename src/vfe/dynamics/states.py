@@ -140,19 +140,16 @@ def run_states(
         by_flow, by_data = moves[:, m:], moves[:, :m]
         by_data = by_data - by_flow @ B
 
-        def found(u, z):
+        def change(u, z):
             error = errors(problem, u, z, p, J)
-            return by_flow @ flow(u, error, weighted, mixed) + by_data @ z, error
+            return by_flow @ flow(u, error, weighted, mixed) + by_data @ z
 
         # All of it is affine in u and z, and so done for the whole series at once but for the motion of u.
         zero = jnp.zeros(nu), jnp.zeros(m)
-        (by_u, error_by_u), (by_z, error_by_z) = (
-            jax.tree.map(jnp.transpose, jax.jacfwd(found, k)(*zero)) for k in (0, 1)
-        )
-        change, error = found(*zero)
-        drives = sensed @ by_z + change
+        by_u, by_z = jax.tree.map(jnp.transpose, jax.jacfwd(change, (0, 1))(*zero))
+        drives = sensed @ by_z + change(*zero)
         _, u = jax.lax.scan(lambda u, drive: (u + (u @ by_u + drive), u), start, drives)
-        course = Course(u, u @ error_by_u + (sensed @ error_by_z + error))
+        course = Course(u, jax.vmap(lambda u, z: errors(problem, u, z, p, J))(u, sensed))
 
     else:
         n = problem.n
@@ -187,7 +184,7 @@ def state_covariances(
 
     if problem.constant:
         steps = len(course.u)
-        C = one(course.u[0])
+        C = one(problem.start())
         ln = log_determinant(C)
         return jnp.broadcast_to(C, (steps, *C.shape)), jnp.broadcast_to(ln, (steps,))
     C = jax.vmap(one)(course.u)

@@ -3,11 +3,11 @@
     python benchmarks/recovery.py [--sets 100] [--length 64] [--smoothness 0.5] [--only dem|filter|marginal]
 
 Simulates series of a linear convolution model with known input in plain NumPy, dx/dt = A x + h u + w,
-y = G x + z, w and z white noise convolved with a Gaussian kernel on a fine grid of time. One entry of A, one of G
-and the log-precisions of z and w are unknown. Prints for every estimator the mean error with its standard
-error, the spread of the estimates over the posterior's own deviation, and how many 95 % intervals cover
-the truth (88 to 99 of 100 are wanted). `marginal`: the yardstick, the most probable values under the exact
-density of the data and the curvature there, by dense matrices over the whole series.
+y = G x + z, w and z white noise convolved with a Gaussian kernel on a fine grid of time. One entry of A,
+one of G and the log-precisions of z and w are unknown. Prints for every estimator the mean error with its
+standard error, the spread of the estimates over the posterior's own deviation, and how many 95 % intervals
+cover the truth (88 to 99 of 100 are wanted). `marginal`: the yardstick, the most probable values under the
+exact density of the data and the curvature there, by dense matrices over the whole series.
 """
 
 import argparse

@@ -4,12 +4,14 @@ Write a generative model once; perceive, learn, attend and compare models with i
 minimises the same number, the variational free energy F, in nats.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from vfe.runtime import order_cpu_work
 
 order_cpu_work()  # before anything below may start JAX
 
 # ruff: isort: split
-from vfe import dynamics, exact, networks
+from vfe import exact, networks
 from vfe.beliefs import (
     Amortised,
     Categorical,
@@ -39,7 +41,6 @@ from vfe.conditionals import (
     plate,
 )
 from vfe.conditioning import masked
-from vfe.dynamics import DynamicModel, Level, Precision, StateSpace, dem, filter, generalised_filter, smooth
 from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evidence
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
@@ -80,6 +81,19 @@ from vfe.perception import (
     perceive,
 )
 from vfe.results import load
+
+if TYPE_CHECKING:
+    from vfe import dynamics
+    from vfe.dynamics import (
+        DynamicModel,
+        Level,
+        Precision,
+        StateSpace,
+        dem,
+        filter,
+        generalised_filter,
+        smooth,
+    )
 
 __all__ = [
     "MLP",
@@ -170,3 +184,29 @@ __all__ = [
     "reduce_model",
     "smooth",
 ]
+
+# Models of time are imported when first asked for: a third of the time of `import vfe` is theirs.
+_OF_TIME = (
+    "DynamicModel",
+    "Level",
+    "Precision",
+    "StateSpace",
+    "dem",
+    "filter",
+    "generalised_filter",
+    "smooth",
+)
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name != "dynamics" and name not in _OF_TIME:
+        raise AttributeError(f"module 'vfe' has no attribute {name!r}")
+    module = importlib.import_module("vfe.dynamics")
+    globals().update({each: getattr(module, each) for each in _OF_TIME}, dynamics=module)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from vfe.dynamics.energies import energies
 from vfe.dynamics.local_linear import log_determinant, regularised_step
 from vfe.dynamics.outcome import Outcome
-from vfe.dynamics.parameters import Evidence, gather
+from vfe.dynamics.parameters import Evidence, gather, scatter
 from vfe.dynamics.precision_step import score_precisions
 from vfe.dynamics.problem import Learned, Problem
 from vfe.dynamics.states import Course, run_states, state_covariances
@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
     course: Course
     errors: Float[Array, "time e"]
     covariances: Float[Array, "time u u"]
-    evidence: Evidence | None
+    evidence: Evidence
     entropies: Float[Array, " time"]
     entropy: Float[Array, ""]
     restart: Float[Array, "time u"]
@@ -51,13 +51,13 @@ def sweep(
         first = jax.tree.map(lambda a: a[::substeps], course)
         last = jax.tree.map(lambda a: a[substeps - 1 :: substeps], course)
         C = covariances[substeps - 1 :: substeps]
-        evidence = gather(problem, last, C, learned) if learning else None
+        evidence = gather(problem, last, C, learned) if learning else scatter(last)
         C, by_time = covariances[::substeps], ln[::substeps]
         return Sweep(first, last.errors, C, evidence, by_time, ln.sum(), restart, temperature)
     first, last, u, C, entropy, temperature = run_static(
         problem, sensed, restart, learned, temperature, substeps, mean_field
     )
-    evidence = gather(problem, last, C, learned) if learning else None
+    evidence = gather(problem, last, C, learned) if learning else scatter(last)
     course, by_time = Course(u, first.errors), log_determinant(C)
     return Sweep(course, last.errors, C, evidence, by_time, entropy, u, temperature)
 

@@ -10,12 +10,12 @@ from vfe.dynamics.problem import Problem
 
 def energies(
     problem: Problem, errors: Float[Array, "time e"], log_precisions: Float[Array, " h"]
-) -> dict[str, Float[Array, " time"]]:
-    """½ ẽᵀ Π ẽ − ½ ln|Π| of every noise, and of the data's the constant ½ n ln 2π.
+) -> dict[str, Array | np.ndarray]:
+    """½ ẽᵀ Π ẽ − ½ ln|Π| of every noise, (time,), and of the data's the constant ½ n ln 2π.
 
     Errors of noise that counts as none are left out.
     """
-    found = {}
+    found: dict[str, Array | np.ndarray] = {}
     for block in problem.blocks:
         counted = jnp.asarray(problem.counted[block.rows], float)
         Pi = jnp.kron(block.orders, block.precision(log_precisions)) * counted[:, None] * counted

@@ -190,7 +190,7 @@ __all__ = [
     "smooth",
 ]
 
-# Models of time and action are imported when first asked for: a third of the time of `import vfe` is theirs.
+# Imported when first asked for: a third of the time of `import vfe` would be theirs.
 _LATER = {
     "action": ("ActiveSystem", "Process", "act"),
     "dynamics": (

@@ -34,6 +34,24 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.action.mountain_car",
         seconds=20,
     ),
+    "birdsong": Job(
+        name="birdsong",
+        summary="A song of two levels is heard: the percept goes on in an omission, and dies in silence.",
+        module="vfe.gallery.birdsong",
+        seconds=30,
+    ),
+    "oddball": Job(
+        name="oddball",
+        summary="A chirp is heard again and again: errors shrink as it is learned, and rise at a deviant.",
+        module="vfe.gallery.oddball",
+        seconds=60,
+    ),
+    "permanence": Job(
+        name="permanence",
+        summary="A moving target is hidden for a while: the belief goes on, its sd grows, and recovers.",
+        module="vfe.gallery.permanence",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

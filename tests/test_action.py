@@ -195,6 +195,9 @@ def test_noise_of_the_world_has_the_autocorrelation_asked_for():
     found = vfe.act(pendulum(), length=30, key=jax.random.key(0))
     again = vfe.act(pendulum(), length=30, key=jax.random.key(0))
     np.testing.assert_array_equal(found.action, again.action)
+    keys = jnp.stack([jax.random.key(0), jax.random.key(5)])
+    many = jax.vmap(lambda key: vfe.act(pendulum(), length=30, key=key))(keys)
+    near(np.asarray(many.action[0]), found.action, 1e-9)
 
 
 def test_results_as_numbers_and_as_a_picture():
@@ -213,9 +216,11 @@ def test_results_as_numbers_and_as_a_picture():
         ({}, "length="),
         ({"causes": np.zeros((30, 2))}, r"\(30, 1\)"),
         ({"causes": np.full(30, np.nan)}, "finite"),
-        ({"causes": ["a"] * 30}, "no array of numbers"),
+        ({"causes": ["a"] * 30}, "wanted numbers"),
         ({"length": 30, "key": jax.random.key(0), "noise": (0, 0)}, "both"),
         ({"length": 30, "noise": (np.zeros((30, 1)), np.zeros((30, 2)))}, "sensations"),
+        ({"length": 30, "key": 0}, "jax.random.key"),
+        ({"length": 20.5}, "whole number"),
     ],
 )
 def test_bad_input_to_act(wrong, word):
@@ -256,6 +261,10 @@ def test_worlds_and_agents_that_do_not_fit():
         vfe.Process(lambda x, v, a: jnp.ones(2) @ v, lambda x, v, a: x, states=[0.0], actions=1)
     with pytest.raises(ValueError, match="at least one action"):
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states=[0.0], actions=0)
+    with pytest.raises(ValueError, match="no array of real numbers"):
+        vfe.Process(lambda x, v, a: 1j * x, lambda x, v, a: x, states=[0.0], actions=1)
+    with pytest.raises(ValueError, match="wanted numbers"):
+        vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states="a", actions=1)
     with pytest.raises(ValueError, match="positive numbers"):
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states=[0.0], actions=1, state_precision=0.0)
 

@@ -4,13 +4,14 @@ Write a generative model once; perceive, learn, attend and compare models with i
 minimises the same number, the variational free energy F, in nats.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from vfe.runtime import order_cpu_work
 
 order_cpu_work()  # before anything below may start JAX
 
 # ruff: isort: split
-from vfe import action, dynamics, exact, networks
-from vfe.action import ActiveSystem, Process, act
+from vfe import exact, networks
 from vfe.beliefs import (
     Amortised,
     Categorical,
@@ -40,7 +41,6 @@ from vfe.conditionals import (
     plate,
 )
 from vfe.conditioning import masked
-from vfe.dynamics import DynamicModel, Level, Precision, StateSpace, dem, filter, generalised_filter, smooth
 from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evidence
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
@@ -81,6 +81,20 @@ from vfe.perception import (
     perceive,
 )
 from vfe.results import load
+
+if TYPE_CHECKING:
+    from vfe import action, dynamics
+    from vfe.action import ActiveSystem, Process, act
+    from vfe.dynamics import (
+        DynamicModel,
+        Level,
+        Precision,
+        StateSpace,
+        dem,
+        filter,
+        generalised_filter,
+        smooth,
+    )
 
 __all__ = [
     "MLP",
@@ -175,3 +189,33 @@ __all__ = [
     "reduce_model",
     "smooth",
 ]
+
+# Imported when first asked for: a third of the time of `import vfe` would be theirs.
+_LATER = {
+    "action": ("ActiveSystem", "Process", "act"),
+    "dynamics": (
+        "DynamicModel",
+        "Level",
+        "Precision",
+        "StateSpace",
+        "dem",
+        "filter",
+        "generalised_filter",
+        "smooth",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    for part, names in _LATER.items():
+        if name == part or name in names:
+            module = importlib.import_module(f"vfe.{part}")
+            globals().update({each: getattr(module, each) for each in names})
+            return globals()[name]
+    raise AttributeError(f"module 'vfe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,8 +14,8 @@ from vfe.action.systems import (
     pursuit,
     reaching,
     rushing,
+    stopping,
     swinging,
-    viscous,
 )
 
 __all__ = [
@@ -33,6 +33,6 @@ __all__ = [
     "pursuit",
     "reaching",
     "rushing",
+    "stopping",
     "swinging",
-    "viscous",
 ]

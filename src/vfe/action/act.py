@@ -6,9 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from vfe.action.acted import Acted, World
 from vfe.action.active_system import ActiveSystem
+from vfe.action.numbers import numbers
 from vfe.action.reflex_scheme import run_reflexes
 from vfe.dynamics.inversion import describe
 from vfe.dynamics.outcome import Outcome
@@ -37,7 +39,7 @@ def act(
       given.
     - `prior_causes`: (time, c), the agent's prior mean of its top causes, zero if not given: what it
       expects, and therefore does.
-    - `key`: of the world's noise; none is made without.
+    - `key`: of the world's noise; none is made without. `jax.vmap` over keys gives many courses.
     - `noise`: in place of `key`, that of the sensations (time, y) and of the motion (time, x), per unit of
       time.
 
@@ -67,6 +69,8 @@ def act(
         else:
             z, w = _drawn(system, length, key)
         acted = _act(system, jnp.asarray(z), jnp.asarray(w), jnp.asarray(moved), jnp.asarray(expected))
+    if isinstance(acted.action, Tracer):
+        return acted
     acted = jax.tree.map(np.asarray, acted)
     _check(acted)
     return acted
@@ -77,7 +81,10 @@ def _drawn(system: ActiveSystem, length: int, key: Any) -> tuple[Any, Any]:
     k, m = process.data_size, process.states.size
     if key is None:
         return np.zeros((length, k)), np.zeros((length, m))
-    one, two = jax.random.split(key)
+    try:
+        one, two = jax.random.split(key)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"act: got key={key!r}; write key=jax.random.key(0).") from error
     smoothness = 0.5 if process.smoothness is None else process.smoothness / model.dt
     return (
         smooth_series(one, length, k, smoothness) @ process.observation_sd.T,
@@ -108,6 +115,8 @@ def _length(length: int | None, causes: Any, expected: Any, order: int) -> int:
     given = [len(s) for s in (causes, expected) if s is not None and np.ndim(s)]
     if length is None and not given:
         raise ValueError("act: got no length; write act(system, length=128), or give causes= in time.")
+    if length is not None and not isinstance(length, int | np.integer):
+        raise ValueError(f"act: got length={length!r}; wanted a whole number of samples.")
     found = given[0] if length is None else int(length)
     if found < order + 1:
         raise ValueError(
@@ -119,10 +128,7 @@ def _length(length: int | None, causes: Any, expected: Any, order: int) -> int:
 def _series(name: str, given: Any, length: int, size: int) -> np.ndarray:
     if given is None:
         return np.zeros((length, size))
-    try:
-        series = np.asarray(given, float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"act: {name} is no array of numbers: {error}") from error
+    series = numbers("act", name, given)
     if series.ndim == 1 and size == 1:
         series = series[:, None]
     if series.shape != (length, size):

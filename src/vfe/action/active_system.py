@@ -7,6 +7,7 @@ import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vfe.action.numbers import numbers
 from vfe.action.process import Process
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.noise_precision import matrix
@@ -83,7 +84,9 @@ class ActiveSystem(eqx.Module):
         k, actions = process.data_size, process.actions.size
         self.reflex_precision = _precision(reflex_precision, k, "reflex_precision")
         self.action_precision = _precision(action_precision, actions, "action_precision")
-        self.reflexes = np.ones((k, actions)) if reflexes is None else np.asarray(reflexes, float)
+        self.reflexes = (
+            np.ones((k, actions)) if reflexes is None else numbers("ActiveSystem", "reflexes", reflexes)
+        )
         if self.reflexes.shape != (k, actions) or not np.isfinite(self.reflexes).all():
             raise ValueError(
                 f"ActiveSystem: got reflexes of shape {self.reflexes.shape}; wanted ({k}, {actions}), one "
@@ -106,7 +109,7 @@ class ActiveSystem(eqx.Module):
 
 
 def _precision(value: ArrayLike, size: int, name: str) -> np.ndarray:
-    found = matrix(np.asarray(value, float), size, f"ActiveSystem: {name}")
+    found = matrix(numbers("ActiveSystem", name, value), size, f"ActiveSystem: {name}")
     if np.linalg.eigvalsh(found).min() < -1e-12 * max(np.abs(found).max(), 1e-300):
         raise ValueError(f"ActiveSystem: got {name}={value}; wanted no negative precision.")
     return found

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
+from vfe.action.numbers import numbers
 from vfe.dynamics.dependence import depends_on
 from vfe.dynamics.noise_precision import matrix
 
@@ -78,13 +79,14 @@ class Process(eqx.Module):
     ):
         self.observe, self.flow = observe, flow
         self.states = _vector(states, "states")
-        self.actions = np.zeros(actions) if isinstance(actions, int) else _vector(actions, "actions")
-        self.causes = int(causes)
-        if not self.actions.size or self.causes < 0:
+        counted = isinstance(actions, int | np.integer)
+        self.actions = np.zeros(max(int(actions), 0)) if counted else _vector(actions, "actions")
+        if not self.actions.size or not isinstance(causes, int | np.integer) or causes < 0:
             raise ValueError(
-                f"Process: got {self.actions.size} actions and causes={causes}; wanted at least one action "
-                "and a number of causes, zero or more."
+                f"Process: got actions={actions!r} and causes={causes!r}; wanted at least one action and "
+                "a whole number of causes, zero or more."
             )
+        self.causes = int(causes)
         self.smoothness = None if smoothness is None else float(smoothness)
         if self.smoothness is not None and not (math.isfinite(self.smoothness) and self.smoothness > 0):
             raise ValueError(f"Process: got smoothness={smoothness}; wanted a time above zero.")
@@ -102,12 +104,13 @@ class Process(eqx.Module):
     ) -> tuple[int, ...]:
         arguments = f"x {self.states.shape}, v {v.shape}, a {self.actions.shape}"
         try:
-            shape = getattr(jax.eval_shape(function, self.states, v, self.actions), "shape", None)
+            made = jax.eval_shape(function, self.states, v, self.actions)
+            shape = None if jnp.iscomplexobj(made) else getattr(made, "shape", None)
         except Exception as error:
             raise ValueError(f"Process: {name} fails for {arguments}: {error}") from error
         if shape is None or (shape != wanted if wanted is not None else len(shape) != 1):
             described = "(k,)" if wanted is None else f"{wanted}, the shape of its states"
-            got = "no array" if shape is None else f"shape {shape}"
+            got = "no array of real numbers" if shape is None else f"shape {shape}"
             raise ValueError(f"Process: {name} returns {got} for {arguments}; wanted {described}.")
         return shape
 
@@ -130,7 +133,7 @@ def _jacobians(observe: Callable, flow: Callable, x: Array, v: Array, a: Array) 
 
 
 def _vector(value: ArrayLike, name: str) -> np.ndarray:
-    start = np.asarray(value, float)
+    start = numbers("Process", name, value)
     if start.ndim != 1 or not start.size or not np.isfinite(start).all():
         raise ValueError(
             f"Process: got {name} {value}; wanted a vector of finite numbers, where they start."
@@ -140,7 +143,7 @@ def _vector(value: ArrayLike, name: str) -> np.ndarray:
 
 def _deviation(value: ArrayLike, size: int, name: str) -> Float[np.ndarray, "k k"]:
     """A square root of the covariance; an infinite precision has none."""
-    given = np.asarray(value, float)
+    given = numbers("Process", name, value)
     if given.ndim < 2 and given.shape in ((), (size,)) and (given > 0).all():
         return np.diag(np.broadcast_to(1 / np.sqrt(given), (size,)))
     precision = matrix(given, size, f"Process: {name}")

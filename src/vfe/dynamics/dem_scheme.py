@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vfe.dynamics.energies import energies
 from vfe.dynamics.local_linear import log_determinant, regularised_step
 from vfe.dynamics.outcome import Outcome
-from vfe.dynamics.parameters import Evidence, gather
+from vfe.dynamics.parameters import Evidence, gather, scatter
 from vfe.dynamics.precision_step import score_precisions
 from vfe.dynamics.problem import Learned, Problem
 from vfe.dynamics.states import Course, run_states, state_covariances
@@ -20,9 +21,10 @@ COLDEST = -8.0
 
 
 class Sweep(NamedTuple):
-    """The states of one sweep, as reported, and what was summed over it."""
+    """The states of one sweep, as reported, the errors after the last step of every sample, and sums."""
 
     course: Course
+    errors: Float[Array, "time e"]
     covariances: Float[Array, "time u u"]
     evidence: Evidence
     entropies: Float[Array, " time"]
@@ -41,37 +43,31 @@ def sweep(
     substeps: int,
     learning: bool = True,
 ) -> Sweep:
-    """One D-step over the series; `learning` where the evidence about uncertain parameters is wanted."""
+    """One D-step over the series; `learning` where what it says of parameters and precisions is wanted."""
     mean_field = learning and problem.np > 0
     if problem.nx:
         course = run_states(problem, sensed, learned, gain, 1 / substeps, mean_field)
         covariances, ln = state_covariances(problem, course, learned)
         first = jax.tree.map(lambda a: a[::substeps], course)
         last = jax.tree.map(lambda a: a[substeps - 1 :: substeps], course)
-        evidence = gather(problem, last, covariances[substeps - 1 :: substeps], learned, mean_field)
-        return Sweep(
-            first, covariances[::substeps], evidence, ln[::substeps], ln.sum(), restart, temperature
-        )
+        C = covariances[substeps - 1 :: substeps]
+        evidence = gather(problem, last, C, learned) if learning else scatter(last)
+        C, by_time = covariances[::substeps], ln[::substeps]
+        return Sweep(first, last.errors, C, evidence, by_time, ln.sum(), restart, temperature)
     first, last, u, C, entropy, temperature = run_static(
         problem, sensed, restart, learned, temperature, substeps, mean_field
     )
-    evidence = gather(problem, last, C, learned, mean_field)
-    return Sweep(Course(u, first.errors), C, evidence, log_determinant(C), entropy, u, temperature)
+    evidence = gather(problem, last, C, learned) if learning else scatter(last)
+    course, by_time = Course(u, first.errors), log_determinant(C)
+    return Sweep(course, last.errors, C, evidence, by_time, entropy, u, temperature)
 
 
 def bound_of_states(
-    problem: Problem, swept: Sweep, steps: int, substeps: int, log_precisions: Float[Array, " h"]
+    problem: Problem, swept: Sweep, substeps: int, log_precisions: Float[Array, " h"]
 ) -> Float[Array, ""]:
     """The log-evidence bound of a sweep, all else as if known; noise that counts as none is left out."""
-    counted = jnp.asarray(problem.counted)
-    Pi = problem.precision_matrix(log_precisions)
-    Pi = jnp.where(counted[:, None] & counted, Pi, 0.0)
-    return (
-        -jnp.sum(Pi * swept.evidence.squares) / 2
-        - problem.n * problem.ny * steps / 2 * np.log(2 * np.pi)
-        + steps / 2 * log_determinant(Pi)
-        + swept.entropy / (2 * substeps)
-    )
+    cost = sum(jnp.sum(energy) for energy in energies(problem, swept.errors, log_precisions).values())
+    return swept.entropy / (2 * substeps) - cost
 
 
 def cost_of_learning(problem: Problem, point: Learned) -> Float[Array, ""]:
@@ -135,7 +131,7 @@ def invert(
             new_h, C_h, weighed, _ = scored
         change = new_h - learned.log_precisions
         C_p = jnp.linalg.inv(evidence.precision + prior_p) if npar else learned.p_covariance
-        value = bound_of_states(problem, swept, steps, substeps, weighed)
+        value = bound_of_states(problem, swept, substeps, weighed)
         value = value + cost_of_learning(problem, Learned(learned.p, C_p, weighed, C_h))
         rose = (value > highest) | (number == 0)
         pick = lambda a, b: jax.tree.map(lambda x, y: jnp.where(rose, x, y), a, b)  # noqa: E731
@@ -194,7 +190,7 @@ def infer(problem: Problem, sensed: Float[Array, "steps m"], gain: float, subste
     start = problem.start()
     restart = jnp.broadcast_to(start, (steps, len(start)))
     swept = sweep(problem, sensed, prior, restart, jnp.array(2.0), gain, substeps, False)
-    value = bound_of_states(problem, swept, steps, substeps, prior.log_precisions)
+    value = bound_of_states(problem, swept, substeps, prior.log_precisions)
     return Outcome(
         swept.course, swept.covariances, swept.entropies, prior, prior, value[None], jnp.ones((), int)
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vfe.dynamics.forced_step import forced_step
 from vfe.dynamics.local_linear import driven_exponential, log_determinant, regularised_inverse
 from vfe.dynamics.outcome import Outcome
 from vfe.dynamics.problem import Learned, Problem
@@ -57,6 +58,17 @@ def check_diagonal(problem: Problem) -> None:
             )
 
 
+def precision_parts(problem: Problem) -> Float[Array, "parts e e"]:
+    """What every log-precision scales, then what is known of Π."""
+    parts = jnp.zeros((problem.nh + 1, problem.ne, problem.ne))
+    for block in problem.blocks:
+        rows = block.rows[:, None], block.rows
+        parts = parts.at[-1, *rows].set(jnp.kron(block.orders, block.fixed))
+        for j, component in enumerate(block.components):
+            parts = parts.at[block.first + j, *rows].set(jnp.kron(block.orders, component))
+    return parts
+
+
 def run_bins(
     problem: Problem, sensed: Float[Array, "steps m"], slow: Slow, caution: Float[Array, ""], substeps: int
 ) -> tuple[Slow, Bin]:
@@ -77,14 +89,15 @@ def run_bins(
         for j, component in enumerate(block.components):
             owned = jnp.tile(jnp.diag(component) != 0, n).astype(float)
             owners = owners.at[block.first + j, block.rows].set(owned)
+    parts = precision_parts(problem)
     rate = jnp.array([[0.0, 1.0], [-1.0, -float(bins)]]) / substeps
     _, moves = driven_exponential(rate, jnp.eye(2) / substeps, jnp.zeros((2, 2)))
-    N = jnp.eye(n, k=-1)
+    powers = float(substeps) ** jnp.arange(1, n + 1)
 
     def advance(state, z):
         u, slow, fresh = state
         p, h = slow.value[:npar], slow.value[npar:]
-        Pi = problem.precision_matrix(h)
+        Pi = parts[-1] + jnp.tensordot(jnp.exp(h), parts[:-1], 1)
         error = errors(problem, u, z, p)
         E = jnp.concatenate(
             [error_jacobian(problem, jacobian_at(problem, u, p)), parameter_jacobian(problem, u, p)], 1
@@ -121,11 +134,10 @@ def run_bins(
         for _ in range(1, n):
             z = data_shift @ z
             drives.append(by_data @ z)
-        A = D - both[:nu, :nu]
-        _, step = driven_exponential(A / substeps, jnp.stack(drives, 1) / substeps, N / substeps)
+        step = forced_step((D - both[:nu, :nu]) / substeps, jnp.stack(drives, 1) / powers)
         kept = Bin(u, error, slow.value, C, L_hh)
         following = Slow(slow.value + moved[0], slow.motion + moved[1], curvature)
-        return (u + step[:, 0], following, jnp.zeros((), bool)), kept
+        return (u + step, following, jnp.zeros((), bool)), kept
 
     start = (problem.start(), slow, ~slow.curvature.any())
     (_, slow, _), kept = jax.lax.scan(advance, start, sensed)
@@ -151,12 +163,15 @@ def summarise(problem: Problem, kept: Bin) -> tuple[Learned, Float[Array, ""]]:
             jnp.tile(jnp.log(jnp.diag(block.precision(mean_h))), problem.n)
         )
     counted = (initial < COUNTED).astype(float)
-
-    def local(error, h):
-        Pi = problem.precision_matrix(h) * counted[:, None] * counted
-        return -(error @ Pi @ error) / 2 + log_determinant(Pi) / 2
-
-    value = jax.lax.map(lambda a: local(*a), (kept.errors, h_t)).sum()
+    mask = counted[:, None] * counted
+    # Π is linear in exp λ, and every entry is one log-precision's or known.
+    parts = precision_parts(problem) * mask
+    square = jnp.einsum("te,jef,tf->tj", kept.errors, parts, kept.errors, optimize=True)
+    scales = jnp.concatenate([jnp.exp(h_t), jnp.ones((bins, 1))], 1)
+    owned = (jnp.diagonal(parts[:-1], axis1=1, axis2=2) != 0).sum(1)
+    mean = h_t.mean(0)
+    ln = bins * log_determinant(problem.precision_matrix(mean) * mask) + owned @ (h_t - mean).sum(0)
+    value = (ln - (square * scales).sum()) / 2
     value = value - bins * problem.n * problem.ny / 2 * np.log(2 * np.pi)
     deviation = h - mean_h
     value = value - p @ prior_p @ p / 2 - deviation @ (prior_h * deviation) / 2

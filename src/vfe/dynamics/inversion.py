@@ -11,8 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from vfe.dynamics.batches import each_series
 from vfe.dynamics.dynamic_model import DynamicModel
-from vfe.dynamics.local_linear import log_determinant
+from vfe.dynamics.energies import energies
 from vfe.dynamics.outcome import Outcome
 from vfe.dynamics.problem import Problem
 from vfe.dynamics.reference import Reference
@@ -63,7 +64,7 @@ def _invert(scheme, problem, y, eta, windows, settings, batched):
         outcome = scheme(problem, jnp.concatenate(parts, 1), settings)
         return describe(problem, outcome, y)
 
-    return jax.vmap(one)(y, eta) if batched else one(y, eta)
+    return each_series(one, y, eta) if batched else one(y, eta)
 
 
 def describe(problem: Problem, outcome: Outcome, y: Float[Array, "time y"]) -> Trajectory:
@@ -73,19 +74,10 @@ def describe(problem: Problem, outcome: Outcome, y: Float[Array, "time y"]) -> T
     cut = n * nx
     u, error, C = outcome.course.u, outcome.course.errors, outcome.covariances
     learned, used = outcome.learned, outcome.used
-    counted = jnp.asarray(problem.counted, float)
-    Pi_all = [block.precision(used.log_precisions) for block in problem.blocks]
-    energies, errors = {}, {}
-    for block, Pi in zip(problem.blocks, Pi_all, strict=True):
-        mask = counted[block.rows]
-        kron = jnp.kron(block.orders, Pi) * mask[:, None] * mask
-        own = error[:, block.rows]
-        constant = problem.n * problem.ny / 2 * np.log(2 * np.pi) if block.name == "observation 1" else 0.0
-        energies[block.name] = (
-            jnp.einsum("te,ef,tf->t", own, kron, own) / 2 - log_determinant(kron) / 2 + constant
-        )
-        k = len(block.fixed)
-        errors[block.name] = own[:, :k] / (dt if block.name.startswith("states") else 1.0)
+    errors = {}
+    for block in problem.blocks:
+        unit = dt if block.name.startswith("states") else 1.0
+        errors[block.name] = problem.errors_of(block, error)[:, 0] / unit
 
     zeroth = np.concatenate([np.arange(nx), cut + np.arange(nv)])
 
@@ -94,10 +86,10 @@ def describe(problem: Problem, outcome: Outcome, y: Float[Array, "time y"]) -> T
         return G @ C[zeroth[:, None], zeroth] @ G.T
 
     if problem.constant:
-        spread = jnp.broadcast_to(predicted(u[0], C[0]), (length, problem.ny, problem.ny))
+        spread = jnp.broadcast_to(predicted(problem.start(), C[0]), (length, problem.ny, problem.ny))
     else:
         spread = jax.vmap(predicted)(u, C)
-    noise = jnp.linalg.inv(Pi_all[0])
+    noise = jnp.linalg.inv(problem.blocks[0].precision(used.log_precisions))
     scale = dt ** -np.arange(n, dtype=float)
     x = u[:, :cut].reshape(length, n, nx)
     v = u[:, cut:].reshape(length, d, nv)
@@ -113,7 +105,10 @@ def describe(problem: Problem, outcome: Outcome, y: Float[Array, "time y"]) -> T
         ),
         log_precisions=Believed(learned.log_precisions, learned.log_precision_covariance),
         free_energy=FreeEnergyInTime(
-            -outcome.history[outcome.sweeps - 1], energies, outcome.entropies / 2, -outcome.history
+            -outcome.history[outcome.sweeps - 1],
+            energies(problem, error, used.log_precisions),
+            outcome.entropies / 2,
+            -outcome.history,
         ),
         sweeps=outcome.sweeps,
         parameters_in_time=outcome.parameters,

@@ -42,6 +42,7 @@ def inverse_tolerance(norm: Float[Array, ""], size: int) -> Float[Array, ""]:
     return jnp.maximum(jnp.ldexp(jnp.ones_like(norm), exponent - 53) * size, FIRM)
 
 
+@jax.custom_batching.custom_vmap
 def log_determinant(A: Float[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     """ln |det A| over the rows with a diagonal entry and singular values in (1e−16, 1e16): always finite.
 
@@ -62,6 +63,12 @@ def log_determinant(A: Float[Array, "*batch n n"]) -> Float[Array, "*batch"]:
         return jnp.log(jnp.where(counted, values, 1.0)).sum(-1)
 
     return jax.lax.cond(ordinary, by_pivots, by_singular_values)
+
+
+@log_determinant.def_vmap
+def _several(size: int, batched: list[bool], A: Float[Array, "*batch n n"]) -> tuple[Array, bool]:
+    # One decision for all: else singular values would be found of every matrix, for nothing.
+    return log_determinant(A), True
 
 
 def driven_exponential(

@@ -182,6 +182,15 @@ class Problem(eqx.Module):
         causes = jnp.zeros((self.d, self.nv)).at[0].set(jnp.concatenate(vs))
         return jnp.concatenate([x.ravel(), causes.ravel()])
 
+    def errors_of(self, block: Block, errors: Float[Array, "*time e"]) -> Float[Array, "*time n k"]:
+        """The errors of one noise, by order: those of `block.rows`."""
+        cut, k = self.n * self.nz, len(block.fixed)
+        data = block.start < self.nz
+        own = errors[..., :cut] if data else errors[..., cut:]
+        own = own.reshape(*errors.shape[:-1], self.n, self.nz if data else self.nx)
+        start = block.start if data else block.start - self.nz
+        return own[..., start : start + k]
+
     def orders(self, u: Float[Array, " u"]) -> tuple[Float[Array, "n x"], Float[Array, "n v"]]:
         """States and causes by order, the orders that causes lack being zero."""
         cut = self.n * self.nx

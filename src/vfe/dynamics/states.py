@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vfe.dynamics.forced_step import forced_step
 from vfe.dynamics.local_linear import driven_exponential, log_determinant, regularised_inverse
 from vfe.dynamics.problem import Learned, Problem
 
@@ -41,11 +42,12 @@ def errors(
     The last order of states has no equation: its error is zero (though its derivatives are kept).
     """
     x, _ = problem.orders(u)
-    cut = problem.n * problem.nz
-    motion = jnp.concatenate([x[1:], jnp.zeros((1, problem.nx))]).ravel()
-    given = jnp.concatenate([problem.data_errors, problem.prior_errors], 1) @ sensed
-    error = given.at[cut:].add(motion) - predictions(problem, u, p, J)
-    return error.at[problem.ne - problem.nx :].set(0.0)
+    n, d, nx = problem.n, problem.d, problem.nx
+    y, eta = sensed[: n * problem.ny].reshape(n, -1), sensed[n * problem.ny :].reshape(d, -1)
+    eta = jnp.concatenate([eta, jnp.zeros((n - d, problem.nc))])
+    given = jnp.concatenate([y, jnp.zeros((n, problem.nv - problem.nc)), -eta], 1).ravel()
+    error = jnp.concatenate([given, x[1:].ravel(), jnp.zeros(nx)]) - predictions(problem, u, p, J)
+    return jnp.concatenate([error[: problem.ne - nx], jnp.zeros(nx)])
 
 
 def error_jacobian(problem: Problem, J: Float[Array, "rows xv"]) -> Float[Array, "e u"]:
@@ -138,13 +140,20 @@ def run_states(
         by_flow, by_data = moves[:, m:], moves[:, :m]
         by_data = by_data - by_flow @ B
 
-        def advance(u, z):
+        def change(u, z):
             error = errors(problem, u, z, p, J)
-            return u + by_flow @ flow(u, error, weighted, mixed) + by_data @ z, Course(u, error)
+            return by_flow @ flow(u, error, weighted, mixed) + by_data @ z
+
+        # All of it is affine in u and z, and so done for the whole series at once but for the motion of u.
+        zero = jnp.zeros(nu), jnp.zeros(m)
+        by_u, by_z = jax.tree.map(jnp.transpose, jax.jacfwd(change, (0, 1))(*zero))
+        drives = sensed @ by_z + change(*zero)
+        _, u = jax.lax.scan(lambda u, drive: (u + (u @ by_u + drive), u), start, drives)
+        course = Course(u, jax.vmap(lambda u, z: errors(problem, u, z, p, J))(u, sensed))
 
     else:
         n = problem.n
-        N = jnp.eye(n, k=-1)
+        powers = step ** jnp.arange(1, n + 1)
 
         def advance(u, z):
             error = errors(problem, u, z, p)
@@ -153,10 +162,9 @@ def run_states(
             for _ in range(1, n):
                 z = data_shift @ z
                 drives.append(B @ z)
-            _, moves = driven_exponential(step * A, step * jnp.stack(drives, 1), step * N)
-            return u + moves[:, 0], Course(u, error)
+            return u + forced_step(step * A, jnp.stack(drives, 1) * powers), Course(u, error)
 
-    _, course = jax.lax.scan(advance, start, sensed)
+        _, course = jax.lax.scan(advance, start, sensed)
     return jax.lax.optimization_barrier(course)
 
 
@@ -176,7 +184,7 @@ def state_covariances(
 
     if problem.constant:
         steps = len(course.u)
-        C = one(course.u[0])
+        C = one(problem.start())
         ln = log_determinant(C)
         return jnp.broadcast_to(C, (steps, *C.shape)), jnp.broadcast_to(ln, (steps,))
     C = jax.vmap(one)(course.u)

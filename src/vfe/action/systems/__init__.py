@@ -2,7 +2,7 @@
 
 from vfe.action.systems.limb import limb
 from vfe.action.systems.mountain_car import climbing, mountain_car, rushing
-from vfe.action.systems.pursuit import RETINA, contrast, pursuit, swinging, viscous
+from vfe.action.systems.pursuit import RETINA, contrast, pursuit, stopping, swinging
 from vfe.action.systems.reaching import hand, reaching
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "pursuit",
     "reaching",
     "rushing",
+    "stopping",
     "swinging",
-    "viscous",
 ]

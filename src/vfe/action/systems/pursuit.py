@@ -32,9 +32,9 @@ def swinging(place: Float[Array, ""], speed: Float[Array, ""]) -> Float[Array, "
     return -(RATE**2) * place
 
 
-def viscous(place: Float[Array, ""], speed: Float[Array, ""]) -> Float[Array, ""]:
-    """The target slows down. **Example:** `vfe.action.pursuit(vfe.action.viscous, certainty=4.5)`."""
-    return -speed
+def stopping(place: Float[Array, ""], speed: Float[Array, ""]) -> Float[Array, ""]:
+    """The target stops when nothing moves it. **Example:** `vfe.action.pursuit(vfe.action.stopping)`."""
+    return -5 * speed
 
 
 def pursuit(
@@ -53,7 +53,7 @@ def pursuit(
     occluder. Target and eye start at −1.5.
 
     **Arguments:** `acceleration`: what is believed of the target, `vfe.action.swinging` or
-    `vfe.action.viscous`, or a function of place and speed; `certainty`: the precision of that belief;
+    `vfe.action.stopping`, or a function of place and speed; `certainty`: the precision of that belief;
     `reflex_precision`; `dt`: seconds.
 
     **Example:** `vfe.act(vfe.action.pursuit(), causes=-1.5 * np.cos(2 * np.pi / 4 * times))`.

@@ -53,7 +53,7 @@ def finish(
         shown: list[Figure] = [picture(figure, caption, alt)]
         sections.append(Section(heading, "", shown))
     sections.append(free_energy_section(courses, after))
-    data = xr.concat(
+    data: Any = xr.concat(
         [course.to_xarray() for course in courses.values()],
         dim=xr.DataArray(list(courses), dims="course", name="course"),
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vfe
-from vfe.action import RETINA, Acted, contrast, pursuit, swinging, viscous
+from vfe.action import RETINA, Acted, contrast, pursuit, stopping, swinging
 from vfe.action.systems.pursuit import AMPLITUDE, RATE
 from vfe.gallery.action.page import finish
 from vfe.gallery.job import JobResult, Progress, Workspace
@@ -43,44 +43,48 @@ def run(
     courses = {}
     for name, belief, certainty in (
         ("believes that it swings", swinging, math.exp(5)),
-        ("believes that it slows down", viscous, math.exp(1.5)),
+        ("believes that it stops", stopping, math.exp(1.5)),
     ):
         courses[name] = vfe.act(
             pursuit(belief, certainty=certainty), causes=target, key=jax.random.key(seed)
         )
         progress.step(F=float(courses[name].percept.free_energy.total))
     progress.done()
-    settled = times > 2 / RATE
+    settled = times > 2 * math.pi / RATE
     hidden, seen = (visible < 0.5) & settled, (visible > 0.9) & settled
-    errors = {
-        name: [_size((course.world.states[:, 0] - target)[part]) for part in (hidden, seen)]
-        for name, course in courses.items()
-    }
-    sds = {
-        name: [float(course.percept.states.sd[part, 0].mean()) for part in (hidden, seen)]
-        for name, course in courses.items()
-    }
-    headline = [(f"{name}: error behind the occluder", f"{e[0]:.2f}") for name, e in errors.items()] + [
-        (f"{name}: sd of its place, hidden and seen", f"{s[0]:.2f}, {s[1]:.2f}") for name, s in sds.items()
-    ]
-    knowing, simple = errors.values()
+    eyes, beliefs, sds = {}, {}, {}
+    for name, course in courses.items():
+        eye, believed = course.world.states[:, 0] - target, course.percept.states.mean[:, 0] - target
+        eyes[name] = [_size(eye[part]) for part in (hidden, seen)]
+        beliefs[name] = [_size(believed[part]) for part in (hidden, seen)]
+        sds[name] = [float(course.percept.states.sd[part, 0].mean()) for part in (hidden, seen)]
+    headline = []
+    for name in courses:
+        for what, numbers in (("eye off", eyes), ("belief off", beliefs), ("belief's sd", sds)):
+            pair = f"{numbers[name][0]:.2f} hidden, {numbers[name][1]:.2f} seen"
+            headline.append((f"{name}: {what}", pair))
+    knowing, simple = eyes.values()
+    known, lost = beliefs.values()
     return finish(
         "A target that is hidden is still there",
-        "An eye follows a target that swings, and the middle of its way lies behind an occluder. Two "
-        "agents differ in one line of their models: what the target does by itself. Who believes that it "
-        f"swings goes on pursuing what cannot be seen (error {knowing[0]:.2f} while hidden, {knowing[1]:.2f} "
-        "while seen) and meets it where it comes out. Who believes that moving things slow down stays "
-        f"behind (error {simple[0]:.2f} while hidden) and must catch up.\n\nThe same sensations, none at "
-        "all, mean different things under different models; and both are less sure while they see nothing.",
+        "An eye follows a target that swings; the middle of its way lies behind an occluder, which both "
+        "agents know. They differ in one line of their models: what the target does by itself. Who "
+        f"believes that it swings goes on pursuing what cannot be seen (eye off by {knowing[0]:.2f} "
+        f"while hidden, {knowing[1]:.2f} while seen) and meets it where it comes out. Who believes that "
+        f"things stop unless they are moved loses it: the belief is off by {lost[0]:.2f} behind the "
+        f"occluder against {known[0]:.2f}. The eye, which goes where the target is expected next, lags "
+        f"always ({simple[1]:.2f} while seen), more so after an occlusion ({simple[0]:.2f} while hidden)."
+        "\n\nThe same sensations, none at all, mean different things under different models; and both are "
+        "less sure while they see nothing.",
         headline,
         courses,
         {"pursuit": draw(courses, target, visible)},
         {
             "pursuit": (
                 "Pursuit",
-                "Above: the target, the eye, and where the target is believed to be (90 %); the occluder "
-                "is grey. Below: what the retina sees.",
-                "One eye goes on with the hidden target, the other lags and catches up.",
+                "Above: the target, the eye, and where the target is believed to be (90 %); times of "
+                "occlusion are grey. Below: what the retina sees.",
+                "One eye goes on with the hidden target; the other lags, and its belief stays behind.",
             )
         },
         {"target": target},
@@ -100,6 +104,7 @@ def draw(courses: dict[str, Acted], target: np.ndarray, visible: np.ndarray) -> 
         figure, axes = plt.subplots(
             2, len(courses), figsize=(12, 6), sharex=True, sharey="row", layout="constrained"
         )
+        shown = None
         for column, (name, course) in enumerate(courses.items()):
             above, below = axes[:, column]
             above.fill_between(course.time, -3, 3, where=list(visible < 0.5), color="#dddddd", linewidth=0)
@@ -125,5 +130,6 @@ def draw(courses: dict[str, Acted], target: np.ndarray, visible: np.ndarray) -> 
         axes[0, 0].legend(loc="lower left", ncols=3)
         axes[0, 0].set_ylabel("place")
         axes[1, 0].set_ylabel("on the retina")
-        figure.colorbar(shown, ax=axes[1], label="light")
+        if shown is not None:
+            figure.colorbar(shown, ax=axes[1], label="light")
     return figure

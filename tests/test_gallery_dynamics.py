@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from vfe.cli import app
 from vfe.gallery import JOBS
 from vfe.gallery.dynamics import birdsong, oddball, permanence
 from vfe.gallery.job import Workspace
@@ -119,3 +121,11 @@ def test_settings_that_cannot_be(name):
     wrong = {"birdsong": {"seconds": 0.1}, "oddball": {"listeners": 1}, "permanence": {"hidden_for": 60.0}}
     with pytest.raises(ValueError, match=next(iter(wrong[name]))):
         settings(**wrong[name])
+
+
+@pytest.mark.parametrize("name", ["birdsong", "oddball", "permanence"])
+def test_the_list_says_what_is_written(name):
+    out = CliRunner().invoke(app, ["list", name]).output
+    figures = {"birdsong": "sonograms.png", "oddball": "beliefs.png", "permanence": "target.png"}
+    for word in (figures[name], "result.nc"):
+        assert word in out

@@ -318,6 +318,10 @@ def _print_settings(out: Console, job: Job) -> None:
             _text(field.metadata.get("help", "")),
         )
     out.print(table)
+    import inspect
+
+    about = (inspect.getdoc(job.load().run) or "").split("\n\n")[0].replace("\n", " ").replace("`", "")
+    _say(out, f"\n{about}" if about else "")
 
 
 def print_headline(out: Console, name: str, headline: Any) -> None:

@@ -32,12 +32,16 @@ TOOLBOX = {
     "double_well": 0.77,
     "lorenz": 0.49,
     "birdsong": 2.5,
+    "adem_motor": 1.2,
 }
 
 
 def build(case: str) -> tuple[Callable[[], Any], Any, np.ndarray]:
     """The call that is timed, the model and the data."""
     data = cases.load(case)
+    if case == "adem_motor":
+        system, given = cases.motor(data), cases.acting(data)
+        return lambda: vfe.act(system, **given), system.model, data["true_v1"].T
     y = data["Y"].T
     sweeps = Reference(sweeps=16)
     if case.endswith(("state", "dem")) or case == "lap_conv":

@@ -134,3 +134,41 @@ def regression(data):
             cause_precision=data["V2"],
         )
     )
+
+
+def motor(data, dt=1.0, bend=0.0, **options):
+    """A limb of two states that swings as its causes do; `bend` keeps it from being linear."""
+    p, q = data["prior_pE"], data["true_P"]
+    A, G, h = p[:4].reshape(2, 2).T, p[4:12].reshape(2, 4).T, p[12:14]
+
+    def flow(x, v, p):
+        straight = (A @ x + h * v[0]) / dt
+        return straight + bend * x**2 if bend else straight
+
+    level = vfe.Level(
+        lambda x, v, p: G @ x,
+        flow,
+        states=2,
+        causes=1,
+        observation_precision=data["V1"],
+        state_precision=data["W1"] * dt**2,
+        cause_precision=data["V2"],
+    )
+    model = vfe.DynamicModel(level, order=4, smoothness=0.5 * dt, dt=dt)
+    process = vfe.Process(
+        lambda x, v, a: G @ x,
+        lambda x, v, a: flow(x, v, None) + q[14:16] * a[0] / dt,
+        states=np.zeros(2),
+        causes=1,
+        actions=1,
+    )
+    return vfe.ActiveSystem(process, model, **({"reflex_precision": np.exp(8)} | options))
+
+
+def acting(data, dt=1.0):
+    """What `vfe.act` is given in the reference runs."""
+    return {
+        "causes": data["true_z2"].T,
+        "prior_causes": data["U"].T,
+        "noise": (data["true_z1"].T, data["true_w1"].T / dt),
+    }

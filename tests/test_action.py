@@ -16,47 +16,10 @@ def near(got, wanted, tolerance):
     np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
-def motor(data, dt=1.0, bend=0.0, **options):
-    """The reference's arm that swings as its causes do; `bend` times zero keeps it from being linear."""
-    p, q = data["prior_pE"], data["true_P"]
-    A, G, h = p[:4].reshape(2, 2).T, p[4:12].reshape(2, 4).T, p[12:14]
-
-    def flow(x, v, p):
-        straight = (A @ x + h * v[0]) / dt
-        return straight + bend * x**2 if bend else straight
-
-    level = vfe.Level(
-        lambda x, v, p: G @ x,
-        flow,
-        states=2,
-        causes=1,
-        observation_precision=data["V1"],
-        state_precision=data["W1"] * dt**2,
-        cause_precision=data["V2"],
-    )
-    model = vfe.DynamicModel(level, order=4, smoothness=0.5 * dt, dt=dt)
-    process = vfe.Process(
-        lambda x, v, a: G @ x,
-        lambda x, v, a: flow(x, v, None) + q[14:16] * a[0] / dt,
-        states=np.zeros(2),
-        causes=1,
-        actions=1,
-    )
-    return vfe.ActiveSystem(process, model, **({"reflex_precision": np.exp(8)} | options))
-
-
-def series(data, dt=1.0):
-    return {
-        "causes": data["true_z2"].T,
-        "prior_causes": data["U"].T,
-        "noise": (data["true_z1"].T, data["true_w1"].T / dt),
-    }
-
-
 @pytest.mark.parametrize("case", ["adem_motor", "adem_motor_perturb"])
 def test_the_reference_runs(case):
     data = cases.load(case)
-    found = vfe.act(motor(data), **series(data))
+    found = vfe.act(cases.motor(data), **cases.acting(data))
     # The reference differentiates by differences; 5e-9 is how far exact derivatives lie from it.
     near(found.percept.states.mean, data["qU_x1"].T, 5e-9)
     near(found.percept.causes.mean, data["qU_v2"].T, 1e-12)
@@ -72,7 +35,7 @@ def test_the_reference_runs(case):
 
 def test_free_energy_of_the_reference():
     data = cases.load("adem_motor_perturb")
-    system = motor(data)
+    system = cases.motor(data)
     problem = system.model.problem
     with jax.enable_x64(True):
         noise = jnp.concatenate([data["true_z1"].T, data["true_z2"].T], 1)
@@ -87,11 +50,11 @@ def test_free_energy_of_the_reference():
 
 def test_the_same_whether_known_to_be_linear_or_not_and_in_any_unit_of_time():
     data = cases.load("adem_motor")
-    known = vfe.act(motor(data), **series(data))
-    bent = vfe.act(motor(data, bend=1e-300), **series(data))
-    assert motor(data).process.constant
-    assert not motor(data, bend=1e-300).process.constant
-    slow = vfe.act(motor(data, dt=0.02), **series(data, 0.02))
+    known = vfe.act(cases.motor(data), **cases.acting(data))
+    bent = vfe.act(cases.motor(data, bend=1e-300), **cases.acting(data))
+    assert cases.motor(data).process.constant
+    assert not cases.motor(data, bend=1e-300).process.constant
+    slow = vfe.act(cases.motor(data, dt=0.02), **cases.acting(data, 0.02))
     for other in (bent, slow):
         near(other.action, known.action, 1e-9)
         near(other.world.states, known.world.states, 1e-9)
@@ -102,9 +65,9 @@ def test_the_same_whether_known_to_be_linear_or_not_and_in_any_unit_of_time():
 def test_action_cancels_a_perturbation_that_nobody_predicted():
     data = cases.load("adem_motor_perturb")
     push = -0.5 * np.exp(-((np.arange(1, 65) - 18) ** 2) / 4)
-    quiet = vfe.act(motor(data), length=64)
-    acting = vfe.act(motor(data), causes=push)
-    idle = vfe.act(motor(data, action_precision=1e12), causes=push)
+    quiet = vfe.act(cases.motor(data), length=64)
+    acting = vfe.act(cases.motor(data), causes=push)
+    idle = vfe.act(cases.motor(data, action_precision=1e12), causes=push)
     assert np.abs(quiet.world.states).max() == 0 == np.abs(quiet.action).max()
     assert np.abs(idle.action).max() < 1e-9
     assert np.abs(acting.world.states).max() < 0.35 * np.abs(idle.world.states).max()
@@ -117,7 +80,7 @@ def test_action_cancels_a_perturbation_that_nobody_predicted():
 def test_what_is_expected_is_done():
     data = cases.load("adem_motor")
     expected = np.exp(-((np.arange(1, 65) - 12) ** 2) / 16)
-    found = vfe.act(motor(data), prior_causes=expected)
+    found = vfe.act(cases.motor(data), prior_causes=expected)
     wish = solve_ivp(
         lambda t, x: (
             data["prior_pE"][:4].reshape(2, 2).T @ x + [np.exp(-((t - 11) ** 2) / 16), 0]

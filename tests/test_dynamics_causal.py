@@ -1,5 +1,6 @@
 """The causal filter and the smoother of dynamic models: exact for linear ones, and what is refused."""
 
+import dynamic_cases as cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -361,3 +362,28 @@ def test_bad_input():
         vfe.Level(lambda x, v, p: x, lambda x, v, p: x, states=1, initial_covariance=-1.0)
     with pytest.raises(ValueError, match="steps=0"):
         vfe.filter(model, y).forecast(0)
+
+
+def test_states_near_the_truth():
+    """Errors against the states that made the data, beside those of the published scheme."""
+    data = cases.load("conv_state")
+    model, truth = cases.convolution("conv_state", data), data["true_x1"].T
+
+    def error(states):
+        return np.sqrt(((states - truth) ** 2).mean())
+
+    filtered, smoothed = vfe.filter(model, data["Y"].T), vfe.smooth(model, data["Y"].T)
+    published = error(data["qU_x1"].T)
+    assert error(smoothed.states.mean) < published < error(filtered.states.mean) < 1.1 * published
+    for found in (filtered, smoothed):
+        assert 0.5 < (((found.states.mean - truth) / found.states.sd) ** 2).mean() < 1.5
+    near(smoothed.log_evidence, filtered.log_evidence)
+
+
+def test_traced_data():
+    y = np.random.default_rng(2).normal(size=(2, 9, 1)) * 0.3
+    with jax.enable_x64(True):
+        mapped = jax.vmap(lambda data: vfe.filter(bent(), data).states.mean)(jnp.asarray(y))
+    near(mapped, vfe.filter(bent(), y).states.mean, 1e-12)
+    with pytest.raises(TypeError, match="got traced data"):
+        jax.jit(lambda data: vfe.smooth(bent(), data).states.mean)(y[0])

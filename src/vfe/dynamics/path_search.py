@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 from vfe.dynamics import kalman
 from vfe.dynamics.augmented import Augmented
-from vfe.dynamics.kalman import matvec
 from vfe.dynamics.process_filter import Grid, begin, constant_step, filter_rows
 from vfe.dynamics.state_space import StateSpace
 from vfe.free_energy import FreeEnergy, Kind
@@ -66,20 +65,14 @@ def most_probable_path(
     **Raises:** `vfe.DivergenceError` with the sample at which the numbers left float64, or how far the last
     step moved.
     """
-    path = first_path(process, grid, search.iterations, even)
+    path, usual = first_path(process, grid, search.iterations, even)
     _check_finite(path, samples, "the extended filter that starts the search", advice)
-    tied = jax.vmap(lambda s: matvec(process.looking, s))(path)
-    prior = jnp.diagonal(process.looking @ process.covariance @ process.looking.T)
-    usual = jnp.maximum(tied.var(0), prior)
     left, change = 0.0 if process.constant else search.damping, np.inf
     for number in range(1, search.max_steps + 1):
         weight = jnp.where(usual > 0, left / jnp.where(usual > 0, usual, 1.0), 0.0)
-        new, covariance, terms = gauss_newton(process, grid, path, weight, even)
-        _check_finite(new, samples, f"step {number} of Gauss–Newton", advice)
-        moved = jax.vmap(lambda s: matvec(process.looking, s))(new - path)
-        spread = jnp.einsum("ci,tij,cj->tc", process.looking, covariance, process.looking, optimize=True)
-        change = float(jnp.sqrt((moved**2 / jnp.where(spread > 0, spread, jnp.inf)).max(initial=0.0)))
-        path = new
+        path, covariance, terms, moved = gauss_newton(process, grid, path, weight, even)
+        _check_finite(path, samples, f"step {number} of Gauss–Newton", advice)
+        change = float(moved)
         if process.constant:
             return Path(path, covariance, terms, number, 0.0)
         if left == 0 and change <= search.tolerance:
@@ -105,16 +98,21 @@ def along(function: Callable, *rows: Any) -> Any:
 
 
 @eqx.filter_jit
-def first_path(process: Augmented, grid: Grid, iterations: int, even: bool) -> Array:
-    """The means of the extended filter."""
-    return filter_rows(process, begin(process), grid, iterations, even, lambda row: row.mean)[1]
+def first_path(process: Augmented, grid: Grid, iterations: int, even: bool) -> tuple[Array, Array]:
+    """The means of the extended filter, and variances of c along them, or before the data if larger."""
+    path = filter_rows(process, begin(process), grid, iterations, even, lambda row: row.mean)[1]
+    prior = jnp.diagonal(process.looking @ process.covariance @ process.looking.T)
+    return path, jnp.maximum((path @ process.looking.T).var(0), prior)
 
 
 @eqx.filter_jit
 def gauss_newton(
     process: Augmented, grid: Grid, path: Array, damping: Float[Array, " c"], even: bool
-) -> tuple[Array, Array, kalman.Terms]:
-    """The exact smoother of the linearisation along a path; `damping`: what ties it to the path."""
+) -> tuple[Array, Array, kalman.Terms, Array]:
+    """The exact smoother of the linearisation along a path; `damping`: what ties it to the path.
+
+    **Returns:** means, covariances, energies, and how far c moved at most, in standard deviations.
+    """
     size, k, wide = path.shape[1], grid.y.shape[1], len(damping)
     if process.constant and even:
         moves = jax.vmap(constant_step(process, grid))(grid)
@@ -142,7 +140,7 @@ def gauss_newton(
         observation_offset=jnp.concatenate([offset, jnp.zeros((len(path), wide))], 1),
         observation_covariance=error.at[k:, k:].set(jnp.diag(1 / jnp.where(tied, damping, 1.0))),
     )
-    ties = jax.vmap(lambda s: matvec(process.looking, s))(path)
+    ties = path @ process.looking.T
     y = jnp.concatenate([grid.y, jnp.where(tied, ties, jnp.nan)], 1)
     steps = kalman.prepare(model, y, jnp.zeros((y.shape[0], 0)))
     future = kalman.look_back(model, steps)
@@ -150,7 +148,11 @@ def gauss_newton(
     terms = kalman.path_terms(model, steps, future, mean, covariance)
     back = np.argsort(order)
     terms = terms._replace(elements=terms.elements[:, back])
-    return mean[:, back], covariance[:, back][:, :, back], terms
+    mean, covariance = mean[:, back], covariance[:, back][:, :, back]
+    moved = (mean - path) @ process.looking.T
+    spread = ((process.looking @ covariance) * process.looking).sum(-1)
+    change = (moved**2 / jnp.where(spread > 0, spread, jnp.inf)).max(initial=0.0)
+    return mean, covariance, terms, jnp.sqrt(change)
 
 
 def path_free_energy(process: Augmented, path: Path, samples: np.ndarray, rest: str) -> FreeEnergy:
@@ -160,7 +162,13 @@ def path_free_energy(process: Augmented, path: Path, samples: np.ndarray, rest: 
     energy of every noise by its name; `rest`: the name of the entropy of the path after the first sample.
     """
     owner = np.searchsorted(samples, np.arange(len(path.mean)))
-    count = len(samples)
+    return _free_energy(process, path.terms, owner, len(samples), rest)
+
+
+@eqx.filter_jit
+def _free_energy(
+    process: Augmented, terms: kalman.Terms, owner: np.ndarray, count: int, rest: str
+) -> FreeEnergy:
 
     def later(values: Array) -> Array:
         return jnp.zeros(count).at[owner[1:]].add(values[1:])
@@ -168,7 +176,6 @@ def path_free_energy(process: Augmented, path: Path, samples: np.ndarray, rest: 
     def first(values: Array) -> Array:
         return jnp.zeros(count).at[0].set(values[0])
 
-    terms = path.terms
     names = list(dict.fromkeys([*process.names, rest]))
     hidden = {"initial": first(terms.state)}
     for name in names:

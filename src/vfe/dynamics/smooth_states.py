@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from vfe.dynamics.augmented import Augmented
@@ -59,6 +60,11 @@ def smooth_dynamic_model(
     """
     if not isinstance(scheme, Causal):
         raise TypeError(f"smooth: got scheme={scheme!r}; wanted vfe.dynamics.Causal(...).")
+    if isinstance(y, Tracer) or isinstance(prior_causes, Tracer):
+        raise TypeError(
+            "smooth: got traced data; the search stops when it has converged, which takes numbers. For "
+            "several series give y of shape (series, time, k) instead of using jax.vmap."
+        )
     with jax.enable_x64(True):
         y, eta, batched = read_series(model, y, prior_causes, "smooth", gaps=True)
         at = read_times(times, y.shape[-2], model.dt, "smooth")

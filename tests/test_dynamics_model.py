@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import vfe
+from vfe.dynamics import Reference
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +21,11 @@ def model(data):
 
 @pytest.fixture(scope="module")
 def found(data, model):
-    return vfe.filter(model, data["Y"].T)
+    return vfe.filter(model, data["Y"].T, scheme=Reference())
 
 
 def test_units_of_time_change_nothing_but_units(data, found):
-    slow = vfe.filter(cases.convolution("conv_state", data, dt=0.01), data["Y"].T)
+    slow = vfe.filter(cases.convolution("conv_state", data, dt=0.01), data["Y"].T, scheme=Reference())
     np.testing.assert_allclose(slow.states.mean, found.states.mean, atol=1e-10)
     np.testing.assert_allclose(slow.states.covariance, found.states.covariance, rtol=1e-9)
     np.testing.assert_allclose(slow.derivatives[0][:, 1] * 0.01, found.derivatives[0][:, 1], atol=1e-10)
@@ -35,7 +36,7 @@ def test_units_of_time_change_nothing_but_units(data, found):
 
 def test_several_series_at_once(data, model, found):
     y = np.stack([data["Y"].T, 2 * data["Y"].T])
-    both = vfe.filter(model, y)
+    both = vfe.filter(model, y, scheme=Reference())
     np.testing.assert_allclose(both.states.mean[0], found.states.mean, atol=1e-12)
     np.testing.assert_allclose(both.states.mean[1], 2 * found.states.mean, atol=1e-12)
     with pytest.raises(ValueError, match="take one first"):
@@ -65,7 +66,7 @@ def test_prior_causes_known_exactly_are_believed(data):
         state_precision=1e4,
     )
     v = np.ones(64)
-    found = vfe.filter(vfe.DynamicModel(level), np.linspace(0, 1, 64), prior_causes=v)
+    found = vfe.filter(vfe.DynamicModel(level), np.linspace(0, 1, 64), prior_causes=v, scheme=Reference())
     np.testing.assert_allclose(found.causes.mean[8:, 0], 1, atol=1e-3)
 
 
@@ -137,7 +138,7 @@ def test_data_that_cannot_be(model, data):
         ([["a"] * 4] * 32, "no array of numbers"),
     ):
         with pytest.raises(ValueError, match=message):
-            vfe.filter(model, wrong)
+            vfe.filter(model, wrong, scheme=Reference())
     with pytest.raises(ValueError, match="prior_causes"):
         vfe.filter(model, y, prior_causes=np.zeros(31))
     with pytest.raises(TypeError, match="Reference"):
@@ -153,4 +154,4 @@ def test_a_filter_that_diverges_says_where():
     level = vfe.Level(lambda x, v, p: x, lambda x, v, p: x**9, states=[1e40])
     bad = vfe.DynamicModel(level, order=3)
     with pytest.raises(vfe.DivergenceError, match="states of level 1 diverged at time index"):
-        vfe.filter(bad, np.linspace(0, 30, 30))
+        vfe.filter(bad, np.linspace(0, 30, 30), scheme=Reference())

@@ -7,6 +7,7 @@ import pytest
 import vfe
 
 LINEAR = 1e-9
+PUBLISHED = vfe.dynamics.Reference()
 
 
 def near(got, wanted, tolerance):
@@ -33,7 +34,7 @@ def flat(parameters):
 
 def test_states_of_a_linear_convolution():
     data = cases.load("conv_state")
-    found = vfe.filter(cases.convolution("conv_state", data), data["Y"].T)
+    found = vfe.filter(cases.convolution("conv_state", data), data["Y"].T, scheme=PUBLISHED)
     assert found.states.mean.dtype == np.float64  # in a process that never enabled it
     check_series(found, data, ["qU_x1"], ["qU_v2"], LINEAR)
     near(found.states.covariance, data["qU_S"], LINEAR)
@@ -101,7 +102,7 @@ def test_static_models(case, build, causes):
 def test_a_flow_that_is_not_linear():
     # The toolbox's derivatives are finite differences: these runs have its finest.
     data = cases.load("double_well")
-    found = vfe.filter(cases.double_well(data), data["Y"].T)
+    found = vfe.filter(cases.double_well(data), data["Y"].T, scheme=PUBLISHED)
     near(found.states.mean, data["fine_qU_x1"].T, 1e-6)
     near(found.causes.mean, data["fine_qU_v2"].T, 1e-6)
 
@@ -109,14 +110,14 @@ def test_a_flow_that_is_not_linear():
 def test_a_leaky_integrator_whose_noise_is_all_but_known():
     """A state precision of e³² makes the step ill-conditioned: right programs differ by 5e-5 and 2e-3."""
     data = cases.load("ou")
-    found = vfe.filter(cases.leaky(data), data["Y"].T)
+    found = vfe.filter(cases.leaky(data), data["Y"].T, scheme=PUBLISHED)
     np.testing.assert_allclose(found.states.mean, data["qU_x1"].T, rtol=0, atol=1e-4)
     np.testing.assert_allclose(found.causes.mean, data["qU_v2"].T, rtol=0, atol=5e-3)
 
 
 def test_lorenz_at_an_eighth_of_a_sample():
     data = cases.load("lorenz")
-    found = vfe.filter(cases.lorenz(data), data["Y"].T)
+    found = vfe.filter(cases.lorenz(data), data["Y"].T, scheme=PUBLISHED)
     near(found.states.mean, data["fine_qU_x1"].T, 2e-5)
     assert not found.states.sd.any()  # a known precision of e¹⁶ leaves no variance
 

@@ -1,5 +1,6 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
+from vfe.dynamics.causal import Causal
 from vfe.dynamics.choices import ChoiceLogits, choice_model
 from vfe.dynamics.dem import dem
 from vfe.dynamics.dynamic_model import DynamicModel
@@ -16,9 +17,11 @@ from vfe.dynamics.nonlinear_system import NonlinearSystem
 from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
 from vfe.dynamics.reference import Reference
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
+from vfe.dynamics.smooth_states import smooth_dynamic_model
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.smoothness import embed, smoothness_covariance, smoothness_precision
 from vfe.dynamics.state_space import StateSpace
+from vfe.dynamics.state_trajectory import CausalNow, CausalState, ForecastLevels, StateTrajectory
 from vfe.dynamics.systems import (
     AbstractSystem,
     Autoregression,
@@ -42,6 +45,9 @@ __all__ = [
     "Autoregression",
     "Believed",
     "BinaryInput",
+    "Causal",
+    "CausalNow",
+    "CausalState",
     "ChoiceLogits",
     "Components",
     "ContinuousInput",
@@ -52,6 +58,7 @@ __all__ = [
     "FittedComponents",
     "FittedParameters",
     "Forecast",
+    "ForecastLevels",
     "FreeEnergyInTime",
     "Gaussian",
     "HierarchicalGaussianFilter",
@@ -72,6 +79,7 @@ __all__ = [
     "SmoothedPath",
     "StandardUpdate",
     "StateSpace",
+    "StateTrajectory",
     "Trajectory",
     "choice_model",
     "dem",
@@ -84,6 +92,7 @@ __all__ = [
     "fit_parameters",
     "generalised_filter",
     "smooth",
+    "smooth_dynamic_model",
     "smooth_noise",
     "smooth_noise_state_space",
     "smooth_nonlinear_system",

@@ -43,20 +43,12 @@ class Predicted(NamedTuple):
     covariance: Float[Array, "time n n"]
 
 
-class Noise(NamedTuple):
-    """A factor Γ of a covariance, Q = Γ Γᵀ, that may be singular; its rank; ½ ln of the determinant of the
-    covariance of those elements that earlier ones do not determine."""
-
-    factor: Float[Array, "*time n n"]
-    rank: Float[Array, "*time"]
-    half_log_det: Float[Array, "*time"]
-
-
 class Future(NamedTuple):
     """What the samples from t on say, and p(z_t | z_{t−1}, y) that follows, for every t.
 
     z_t = `gain` z_{t−1} + `offset` + N(0, `spread`); the noise that enters the step is
-    ε_t = `error` − `feedback` z_{t−1} + N(0, M⁻¹) in units of the factor of its covariance.
+    ε_t = `error` − `feedback` z_{t−1} + N(0, M⁻¹) in units of the factor of its covariance; `narrowed`: the
+    diagonal of M⁻¹.
     """
 
     gain: Float[Array, "time n n"]
@@ -64,7 +56,7 @@ class Future(NamedTuple):
     spread: Float[Array, "time n n"]
     error: Float[Array, "time n"]
     feedback: Float[Array, "time n n"]
-    trace: Float[Array, " time"]
+    narrowed: Float[Array, "time n"]
     log_det: Float[Array, " time"]
 
 
@@ -182,8 +174,11 @@ def filter_moments(model: "StateSpace", steps: Steps) -> tuple[Predicted, Float[
     return Predicted(*moments), 0.5 * (energy + steps.present * LOG_2PI)
 
 
-def factorise(covariance: Float[Array, "*time n n"]) -> Noise:
-    """A lower triangular Γ with Γ Γᵀ equal to a covariance that may be singular."""
+def factorise(covariance: Float[Array, "*time n n"]) -> Float[Array, "*time n n"]:
+    """A lower triangular Γ with Γ Γᵀ equal to a covariance that may be singular.
+
+    The column of an element that earlier ones determine is zero.
+    """
     size = covariance.shape[-1]
     diagonal = jnp.diagonal(covariance, axis1=-2, axis2=-1)
     smallest = 8 * size * jnp.finfo(covariance.dtype).eps * diagonal
@@ -197,11 +192,7 @@ def factorise(covariance: Float[Array, "*time n n"]) -> Noise:
         below = jnp.arange(size) >= j
         return factor.at[..., :, j].set(jnp.where(below, rest * scale[..., None], 0.0))
 
-    factor = jax.lax.fori_loop(0, size, column, jnp.zeros_like(covariance))
-    pivots = jnp.diagonal(factor, axis1=-2, axis2=-1)
-    null = pivots == 0
-    half = jnp.log(jnp.where(null, 1.0, pivots)).sum(-1)
-    return Noise(factor, size - null.sum(-1).astype(covariance.dtype), half)
+    return jax.lax.fori_loop(0, size, column, jnp.zeros_like(covariance))
 
 
 def observed_information(steps: Steps) -> tuple[Float[Array, "time n n"], Float[Array, "time n"]]:
@@ -239,7 +230,7 @@ def look_back(model: "StateSpace", steps: Steps) -> Future:
         information, vector = carry
         transition, factor, drive, seen, said = now
         transition = transition if moving[0] else steps.transition
-        factor = factor if moving[1] else noise.factor
+        factor = factor if moving[1] else noise
         # What the sample itself says joins what those after it say.
         information, vector = information + seen, vector + said
         inverse, feedback, left, through = absorb(information, factor)
@@ -249,7 +240,7 @@ def look_back(model: "StateSpace", steps: Steps) -> Future:
 
     along = (
         steps.transition[1:] if moving[0] else None,
-        noise.factor[1:] if moving[1] else None,
+        noise[1:] if moving[1] else None,
         steps.drive[1:],
         seen[1:],
         said[1:],
@@ -257,7 +248,7 @@ def look_back(model: "StateSpace", steps: Steps) -> Future:
     nothing = (jnp.zeros_like(seen[0]), jnp.zeros_like(said[0]))
     (information, vector), parts = jax.lax.scan(step, nothing, along, reverse=True)
     information, vector = information + seen[0], vector + said[0]
-    first = (*absorb(information, start.factor)[:3], information, vector)
+    first = (*absorb(information, start)[:3], information, vector)
     parts = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), first, parts)
     return posterior_steps(model, steps, noise, start, *parts)
 
@@ -265,8 +256,8 @@ def look_back(model: "StateSpace", steps: Steps) -> Future:
 def posterior_steps(
     model: "StateSpace",
     steps: Steps,
-    noise: Noise,
-    start: Noise,
+    noise: Array,
+    start: Array,
     inverse: Array,
     feedback: Array,
     left: Array,
@@ -281,7 +272,7 @@ def posterior_steps(
     # The initial state is a step from nowhere: its drive is the prior mean.
     drive = jnp.concatenate([model.initial_mean[None], steps.drive[1:]])
     transition = jnp.broadcast_to(steps.transition, (count, size, size)).at[0].set(0.0)
-    factor = jnp.broadcast_to(noise.factor, (count, size, size)).at[0].set(start.factor)
+    factor = jnp.broadcast_to(noise, (count, size, size)).at[0].set(start)
     square = product(inverse, transpose(factor))
     spread = product(transpose(square), square)
     white = matvec(inverse, matvec(transpose(factor), vector - matvec(information, drive)))
@@ -291,7 +282,7 @@ def posterior_steps(
         spread=spread,
         error=matvec(transpose(inverse), white),
         feedback=product(feedback, transition),
-        trace=(inverse**2).sum((-1, -2)),
+        narrowed=(inverse**2).sum(-2),
         log_det=-2 * jnp.log(jnp.diagonal(inverse, axis1=-2, axis2=-1)).sum(-1),
     )
 
@@ -312,11 +303,15 @@ def smooth_moments(future: Future) -> tuple[Array, Array, Array]:
 
 
 class Terms(NamedTuple):
-    """Energies and entropies of the path by time, in nats."""
+    """Energies and entropies of the path by time, in nats; `elements`: of the state, given those before."""
 
     observation: Float[Array, " time"]
-    state: Float[Array, " time"]
+    elements: Float[Array, "time n"]
     entropy: Float[Array, " time"]
+
+    @property
+    def state(self) -> Float[Array, " time"]:
+        return self.elements.sum(-1)
 
 
 def path_terms(model: "StateSpace", steps: Steps, future: Future, mean: Array, covariance: Array) -> Terms:
@@ -327,13 +322,15 @@ def path_terms(model: "StateSpace", steps: Steps, future: Future, mean: Array, c
     """
     noise, start = factorise(steps.noise), factorise(model.initial_covariance)
     count, size = mean.shape
-    rank = jnp.broadcast_to(noise.rank, (count,)).at[0].set(start.rank)
-    half = jnp.broadcast_to(noise.half_log_det, (count,)).at[0].set(start.half_log_det)
+    pivots = jnp.diagonal(noise, axis1=-2, axis2=-1)
+    pivots = jnp.broadcast_to(pivots, (count, size)).at[0].set(jnp.diagonal(start))
+    free = (pivots > 0).astype(mean.dtype)
+    log = jnp.log(jnp.where(pivots > 0, pivots, 1.0))
     before = jnp.concatenate([jnp.zeros((1, size)), mean[:-1]])
     spread = jnp.concatenate([jnp.zeros((1, size, size)), covariance[:-1]])
     error = future.error - matvec(future.feedback, before)
-    squares = (error**2).sum(-1) + future.trace - (size - rank)
-    squares = squares + (product(future.feedback, spread) * future.feedback).sum((-1, -2))
+    squares = error**2 + future.narrowed - (1.0 - free)
+    squares = squares + (product(future.feedback, spread) * future.feedback).sum(-1)
     factor = jnp.linalg.cholesky(steps.error)
     both = jnp.concatenate([steps.observe, steps.value[..., None]], -1)
     white = jax.lax.linalg.triangular_solve(factor, both, left_side=True, lower=True)
@@ -342,6 +339,6 @@ def path_terms(model: "StateSpace", steps: Steps, future: Future, mean: Array, c
     log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
     return Terms(
         observation=0.5 * (steps.present * LOG_2PI + missed) + log_det,
-        state=0.5 * (rank * LOG_2PI + squares) + half,
-        entropy=0.5 * (rank * (LOG_2PI + 1) - future.log_det) + half,
+        elements=0.5 * (free * LOG_2PI + squares) + log,
+        entropy=0.5 * (free.sum(-1) * (LOG_2PI + 1) - future.log_det) + log.sum(-1),
     )

@@ -137,7 +137,7 @@ def look_back(model: "StateSpace", steps: Steps) -> Future:
     information = of_the_future(runs.information) + seen
     vector = of_the_future(runs.vector) + said
     noise, start = factorise(steps.noise), factorise(model.initial_covariance)
-    factor = jnp.broadcast_to(noise.factor, information.shape).at[0].set(start.factor)
+    factor = jnp.broadcast_to(noise, information.shape).at[0].set(start)
     inverse, feedback, left, _ = jax.vmap(absorb)(information, factor)
     return posterior_steps(model, steps, noise, start, inverse, feedback, left, information, vector)
 

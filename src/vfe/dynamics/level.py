@@ -31,6 +31,8 @@ class Level(eqx.Module):
       zero variance: known.
     - `observation_precision`, `state_precision`, `cause_precision`: of z, of w and, at the top level, of
       the causes about their prior; numbers, or `vfe.Precision` where they are learned.
+    - `initial_covariance`: of the states at the first sample about where they start, as a scalar, its
+      diagonal, or a matrix; `vfe.dynamics.Reference` makes no use of it.
     - `smoothness`, `state_smoothness`: of z and of w, times; the model's if not given.
 
     **Raises:** `ValueError` for states without a flow and the reverse, a covariance that is not positive
@@ -50,6 +52,7 @@ class Level(eqx.Module):
     observation_precision: Precision
     state_precision: Precision
     cause_precision: Precision
+    initial_covariance: np.ndarray
     smoothness: float | None = eqx.field(static=True)
     state_smoothness: float | None = eqx.field(static=True)
 
@@ -65,6 +68,7 @@ class Level(eqx.Module):
         observation_precision: Precision | ArrayLike = 1.0,
         state_precision: Precision | ArrayLike = 1.0,
         cause_precision: Precision | ArrayLike = 1.0,
+        initial_covariance: ArrayLike = 1.0,
         smoothness: float | None = None,
         state_smoothness: float | None = None,
     ):
@@ -74,7 +78,8 @@ class Level(eqx.Module):
         self.causes = _start(causes, "causes")
         self.parameters = jax.tree.map(lambda a: np.asarray(a, float), parameters)
         count = sum(a.size for a in jax.tree.leaves(self.parameters))
-        self.parameter_covariance = _covariance(np.asarray(parameter_covariance, float), count)
+        self.parameter_covariance = _covariance(parameter_covariance, count, "parameter")
+        self.initial_covariance = _covariance(initial_covariance, self.states.size, "initial")
         self.observation_precision = precision(observation_precision)
         self.state_precision = precision(state_precision)
         self.cause_precision = precision(cause_precision)
@@ -103,18 +108,20 @@ def _start(value: int | ArrayLike, name: str) -> np.ndarray:
     return start
 
 
-def _covariance(value: np.ndarray, count: int) -> np.ndarray:
+def _covariance(given: ArrayLike, count: int, name: str) -> np.ndarray:
+    value = np.asarray(given, float)
     if value.ndim == 0:
         value = np.full(count, float(value))
     if value.shape == (count,):
         value = np.diag(value)
     if value.shape != (count, count) or not np.isfinite(value).all() or not np.allclose(value, value.T):
+        what = {"parameter": "parameters", "initial": "states"}[name]
         raise ValueError(
-            f"Level: got a parameter_covariance of shape {value.shape}; wanted a scalar, ({count},) or a "
-            f"symmetric ({count}, {count}) of finite numbers, for {count} parameters."
+            f"Level: got a {name}_covariance of shape {value.shape}; wanted a scalar, ({count},) or a "
+            f"symmetric ({count}, {count}) of finite numbers, for {count} {what}."
         )
     if count and np.linalg.eigvalsh(value).min() < -1e-10 * np.abs(value).max():
-        raise ValueError("Level: got a parameter_covariance with a negative eigenvalue.")
+        raise ValueError(f"Level: got {name}_covariance with a negative eigenvalue.")
     return value
 
 

@@ -1,6 +1,7 @@
 """Trajectory: what is believed along a series, of states, causes, parameters and precisions, and its F."""
 
 import itertools
+from statistics import NormalDist
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,16 @@ class Believed(eqx.Module):
     def sd(self) -> Float[Array | np.ndarray, "*batch k"]:
         """Standard deviations."""
         return np.sqrt(np.maximum(np.diagonal(self.covariance, axis1=-2, axis2=-1), 0.0))
+
+    def interval(self, level: float = 0.95) -> tuple[Any, Any]:
+        """Lower and upper ends of the central intervals that hold `level` of the probability.
+
+        **Raises:** `ValueError` for a level outside (0, 1).
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"interval: got level={level}; wanted a probability between 0 and 1.")
+        reach = NormalDist().inv_cdf(0.5 + 0.5 * level) * self.sd
+        return self.mean - reach, self.mean + reach
 
 
 class Parameters(eqx.Module):
@@ -102,12 +113,12 @@ class Trajectory(eqx.Module):
     @property
     def state_levels(self) -> tuple[Believed, ...]:
         """The states of each level, the lowest first."""
-        return _cut(self.states, self.state_sizes)
+        return cut(self.states, self.state_sizes)
 
     @property
     def cause_levels(self) -> tuple[Believed, ...]:
         """The causes that each level receives, the lowest first."""
-        return _cut(self.causes, self.cause_sizes)
+        return cut(self.causes, self.cause_sizes)
 
     def to_xarray(self) -> Any:
         """The numbers as an `xarray.Dataset` with the dimension time; one series only."""
@@ -164,7 +175,8 @@ class Trajectory(eqx.Module):
             )
 
 
-def _cut(what: Believed, sizes: tuple[int, ...]) -> tuple[Believed, ...]:
+def cut(what: Believed, sizes: tuple[int, ...]) -> tuple[Believed, ...]:
+    """A belief about all levels as one of each."""
     bounds = np.cumsum((0, *sizes))
     return tuple(
         Believed(what.mean[..., a:b], what.covariance[..., a:b, a:b]) for a, b in itertools.pairwise(bounds)

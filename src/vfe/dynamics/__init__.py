@@ -2,6 +2,7 @@
 
 from vfe.dynamics.causal import Causal
 from vfe.dynamics.choices import ChoiceLogits, choice_model
+from vfe.dynamics.collapsed import Collapsed, LearnedLevels
 from vfe.dynamics.dem import dem
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
@@ -49,6 +50,7 @@ __all__ = [
     "CausalNow",
     "CausalState",
     "ChoiceLogits",
+    "Collapsed",
     "Components",
     "ContinuousInput",
     "DynamicModel",
@@ -62,6 +64,7 @@ __all__ = [
     "FreeEnergyInTime",
     "Gaussian",
     "HierarchicalGaussianFilter",
+    "LearnedLevels",
     "Level",
     "LocalLevel",
     "LocalTrend",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vfe.dynamics.collapsed import Collapsed, LearnedLevels, learn_collapsed
 from vfe.dynamics.dem_scheme import invert
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.inversion import run
@@ -12,8 +13,13 @@ from vfe.dynamics.trajectory import Trajectory
 
 
 def dem(
-    model: DynamicModel, y: Any, *, prior_causes: Any = None, scheme: Reference | None = None
-) -> Trajectory:
+    model: DynamicModel,
+    y: Any,
+    *,
+    times: Any = None,
+    prior_causes: Any = None,
+    scheme: Reference | Collapsed | None = None,
+) -> Trajectory | LearnedLevels:
     """Dynamic expectation maximisation: q(states) q(parameters) q(log-precisions), each Gaussian.
 
     Sweeps over the series: states move as in `vfe.filter`, with the effect of the uncertainty of
@@ -33,6 +39,13 @@ def dem(
     """
     if not isinstance(model, DynamicModel):
         raise TypeError(f"dem: got a {type(model).__name__}; wanted a vfe.DynamicModel.")
+    if isinstance(scheme, Collapsed):
+        return learn_collapsed(model, y, times, prior_causes, scheme)
+    if times is not None:
+        raise ValueError(
+            "dem: got times= for vfe.dynamics.Reference, which embeds equally spaced samples; write "
+            "scheme=vfe.dynamics.Collapsed()."
+        )
     return run(_scheme, model, y, prior_causes, scheme or Reference(), "dem")
 
 

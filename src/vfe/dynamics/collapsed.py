@@ -31,14 +31,14 @@ class Collapsed(eqx.Module):
 
     −ln p(y | θ) is the sum of the surprises of `vfe.dynamics.Causal`: exact for linear models, and an
     approximation (the extended Kalman filter's) for others. Its minimum with the priors is found by damped
-    Newton steps; the covariance is the inverse of the curvature there, F the Laplace approximation of
+    Fisher scoring; the covariance is the inverse of the curvature there, F the Laplace approximation of
     −ln p(y).
 
     `vfe.dynamics.Reference` takes the derivatives of an embedded series for independent data of every
     sample, order + 1 times too many: its precisions come out too high and its intervals too narrow
     (benchmarks/recovery.py). Here a sample counts once.
 
-    **Arguments:** `filter`: the filter's settings; `max_steps`: of Newton; `tolerance`: how many nats a
+    **Arguments:** `filter`: the filter's settings; `max_steps`: of scoring; `tolerance`: how many nats a
     step must still promise to be taken.
 
     **Raises:** `ValueError` for settings out of range.
@@ -67,7 +67,7 @@ class LearnedLevels(eqx.Module):
 
     `parameters`: by level, as the pytrees that the levels were given, with the covariance of all of them;
     `log_precisions`; `covariance`: of the free parameters and log-precisions together; `free_energy`: the
-    Laplace approximation of −ln p(y), nats; `energy`: −ln p(y, θ) at the mode; `steps`: of Newton, and
+    Laplace approximation of −ln p(y), nats; `energy`: −ln p(y, θ) at the mode; `steps`: of scoring, and
     `promise`: how many nats a further one would gain.
     """
 
@@ -103,7 +103,7 @@ def learn_collapsed(
 
 
 class State(NamedTuple):
-    """A point θ, the energy, gradient and curvature there, and how the next step is damped."""
+    """A point θ, the energy, gradient and expected curvature there, and how the next step is damped."""
 
     point: Float[Array, " b"]
     value: Float[Array, ""]
@@ -134,34 +134,39 @@ def _learn(
     reach = jnp.concatenate([1 / jnp.sqrt(jnp.diagonal(prior)[:npar]), jnp.ones(nh)])
 
     def one(grid: Grid) -> LearnedLevels:
-        def energy(point: Array) -> tuple[Array, Array]:
-            process = level_process(
-                model, settings.order, settings.floor, (point[:npar], point[npar:]), noisy
-            )
-            report = lambda row: row.surprise  # noqa: E731
-            _, surprises = filter_rows(process, begin(process), grid, settings.iterations, even, report)
+        there = ~jnp.isnan(grid.y)
+        seen = there[:, :, None] & there[:, None, :]
+
+        def energy(point: Array) -> tuple[Array, tuple[Array, Array]]:
+            free = point[:npar], point[npar:]
+            process = level_process(model, settings.order, settings.floor, free, noisy)
+            report = lambda row: (row.surprise, row.expected, row.spread)  # noqa: E731
+            found = filter_rows(process, begin(process), grid, settings.iterations, even, report)[1]
             away = point - centre
-            value = surprises.sum() + away @ prior @ away / 2 - constant
-            return value, value
+            return found[0].sum() + away @ prior @ away / 2 - constant, found[1:]
 
         def derivatives(point: Array) -> tuple[Array, Array, Array]:
-            # Forward over forward: few parameters, and the filter's loops have no length to go back along.
-            def slope(point: Array) -> tuple[Array, tuple[Array, Array]]:
-                gradient, value = jax.jacfwd(energy, has_aux=True)(point)
-                return gradient, (value, gradient)
+            """Energy, gradient, and the curvature expected under the model, from first derivatives."""
 
-            curvature, (value, gradient) = jax.jacfwd(slope, has_aux=True)(point)
+            def both(point: Array) -> tuple[Any, Any]:
+                value, expected = energy(point)
+                return (value, expected), (value, expected[1])
+
+            (gradient, (moved, widened)), (value, spread) = jax.jacfwd(both, has_aux=True)(point)
+            moved = jnp.where(there[..., None], moved, 0.0)
+            widened = jnp.where(seen[..., None], widened, 0.0)
+            inverse = jnp.linalg.inv(jnp.where(seen, spread, jnp.eye(spread.shape[-1])))
+            shares = jnp.einsum("tij,tjkb->tikb", inverse, widened)
+            curvature = jnp.einsum("tia,tij,tjb->ab", moved, inverse, moved)
+            curvature = curvature + jnp.einsum("tija,tjib->ab", shares, shares) / 2 + prior
             return value, gradient, (curvature + curvature.T) / 2
 
         def step_of(state: State) -> tuple[Array, Array]:
-            # Where the curvature is not positive its absolute value leads downhill.
-            scaled = state.curvature * reach[:, None] * reach
-            values, vectors = jnp.linalg.eigh(scaled)
-            size = jnp.maximum(jnp.abs(values), 1e-12 * jnp.abs(values).max())
-            along = vectors.T @ (state.gradient * reach)
-            step = -(vectors @ (along / (size * (1 + state.damping)))) * reach
-            step = step * jnp.minimum(1.0, LARGEST_STEP / jnp.max(jnp.abs(step) / reach))
-            return step, jnp.sum(along**2 / size) / 2
+            curvature = state.curvature * reach[:, None] * reach
+            damped = curvature + state.damping * jnp.diag(jnp.diagonal(curvature))
+            along = jnp.linalg.solve(damped, state.gradient * reach)
+            step = -along * reach * jnp.minimum(1.0, LARGEST_STEP / jnp.max(jnp.abs(along)))
+            return step, along @ (state.gradient * reach) / 2
 
         def advance(state: State) -> State:
             step, _ = step_of(state)
@@ -180,15 +185,18 @@ def _learn(
 
         first = State(centre, *derivatives(centre), jnp.zeros(()), jnp.zeros((), int), jnp.zeros(()))
         end = jax.lax.while_loop(going, advance, first._replace(promise=step_of(first)[1]))
-        covariance = jnp.linalg.inv(end.curvature)
+        # The filter's loops have no length to go back along: forward over forward.
+        curvature = jax.jacfwd(jax.jacfwd(lambda point: energy(point)[0]))(end.point)
+        curvature = (curvature + curvature.T) / 2
+        covariance = jnp.linalg.inv(curvature)
         p, h = end.point[:npar], end.point[npar:]
         basis = jnp.asarray(problem.basis)
-        volume = jnp.linalg.slogdet(end.curvature / (2 * np.pi))
+        volume = jnp.linalg.slogdet(curvature / (2 * np.pi))
         return LearnedLevels(
             Parameters(problem.unravel(problem.full(p)), basis @ covariance[:npar, :npar] @ basis.T),
             Believed(h, covariance[npar:, npar:]),
             covariance,
-            jnp.where(jnp.linalg.eigvalsh(end.curvature)[0] > 0, end.value + volume[1] / 2, jnp.nan),
+            jnp.where(jnp.linalg.eigvalsh(curvature)[0] > 0, end.value + volume[1] / 2, jnp.nan),
             end.value,
             end.steps,
             end.promise,
@@ -205,8 +213,8 @@ def _check(found: LearnedLevels, scheme: Collapsed) -> None:
     if bad.any():
         which = int(bad.argmax())
         raise DivergenceError(
-            f"dem: no minimum of −ln p(y, θ) was found for series {which}: after {steps[which]} steps of "
-            f"Newton (at most {scheme.max_steps}) another still promises {promise[which]:.3g} nats. Give "
+            f"dem: no minimum of −ln p(y, θ) was found for series {which}: after {steps[which]} steps "
+            f"(at most {scheme.max_steps}) another still promises {promise[which]:.3g} nats. Give "
             "priors nearer to the data (parameters=, Precision(mean=...)) or narrower ones, or more steps "
             "(vfe.dynamics.Collapsed(max_steps=200))."
         )

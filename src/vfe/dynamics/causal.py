@@ -22,7 +22,8 @@ class Causal(eqx.Module):
     `vfe.dynamics.Reference`, the published scheme, embeds the data in generalised coordinates by a window
     that looks ahead, follows the mode by a gradient flow, and takes covariances from the curvature at one
     time, without a prior for where the states start; it has no place for missing samples, and its F is a
-    bound up to constants. Both take parameters and precisions at their prior means.
+    bound up to constants. Both take parameters and precisions at their prior means. The model's `order` and
+    `cause_order` are those of Reference alone; its `initial_covariance` is that of Causal alone.
 
     **Arguments:** `order`: of the linear systems that stand for smooth noise, 1 to 10; `substeps`: steps
     per sampling interval where the flow is not linear; `iterations`: of Gauss–Newton for each sample where

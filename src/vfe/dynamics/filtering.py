@@ -8,7 +8,8 @@ from typing import Any
 def filter(model: Any, y: Any, **options: Any) -> Any:
     """Beliefs about the hidden states at every time, given the samples up to it.
 
-    For a `vfe.StateSpace`: exact; takes `inputs=` and `method=`, returns `vfe.dynamics.Filtered`.
+    For a `vfe.StateSpace`: exact; takes `inputs=` and `method=`, returns `vfe.dynamics.Filtered`. For a
+    `vfe.DynamicModel`: see `vfe.dynamics.filter_dynamic_model`.
 
     **Arguments:** `model`: a model of a series; `y`: (*batch, time, k), NaN where missing;
     (*batch, time) for a `vfe.dynamics.HierarchicalGaussianFilter`.
@@ -27,7 +28,8 @@ def filter(model: Any, y: Any, **options: Any) -> Any:
 def smooth(model: Any, y: Any, **options: Any) -> Any:
     """Beliefs about the hidden states at every time, given the whole series, and F of the path.
 
-    For a `vfe.StateSpace`: exact; takes `inputs=` and `method=`, returns `vfe.dynamics.Smoothed`.
+    For a `vfe.StateSpace`: exact; takes `inputs=` and `method=`, returns `vfe.dynamics.Smoothed`. For a
+    `vfe.DynamicModel`: see `vfe.dynamics.smooth_dynamic_model`.
 
     **Arguments:** `model`: a model of a series; `y`: (*batch, time, k), NaN where missing.
 

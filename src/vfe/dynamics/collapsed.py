@@ -51,7 +51,7 @@ class Collapsed(eqx.Module):
 
     filter: Causal = eqx.field(static=True, default=Causal())
     max_steps: int = eqx.field(static=True, default=64)
-    tolerance: float = eqx.field(static=True, default=1e-6, converter=float)
+    tolerance: float = eqx.field(static=True, default=1e-9, converter=float)
 
     def __check_init__(self):
         if not isinstance(self.filter, Causal):

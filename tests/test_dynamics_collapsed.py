@@ -57,6 +57,8 @@ def energy(point, y):
 
 def test_white_noise_and_a_gap_against_the_dense_density(model, series):
     found = vfe.dem(model, series, scheme=Collapsed())
+    with pytest.raises(ValueError, match="several series"):
+        found.place(model)
     for k, y in enumerate(series[..., 0]):
         least = scipy.optimize.minimize(energy, PRIOR[0], (y,), method="BFGS", options={"gtol": 1e-6})
         point = np.array([found.parameters.mean[0][k], found.log_precisions.mean[k, 0]])
@@ -100,6 +102,10 @@ def test_smooth_noise_is_learned_with_its_precision():
     mean = one @ y / one.sum()  # generalised least squares; the priors are wide
     rest = y - mean
     precision = count / (rest @ np.linalg.solve(K, rest))
+    placed = vfe.filter(found.place(model), y, scheme=vfe.dynamics.Causal(order=10, floor=0.05))
+    away = np.array([found.parameters.mean[0], found.log_precisions.mean[0]])
+    prior = scipy.stats.norm(0, 10).logpdf(away).sum()
+    assert placed.free_energy.total.sum() == pytest.approx(float(found.energy) + prior, abs=1e-8)
     assert found.parameters.mean[0] == pytest.approx(mean, rel=2e-3)
     assert found.log_precisions.mean[0] == pytest.approx(np.log(precision), abs=2e-3)
     assert found.parameters.sd[0] == pytest.approx((precision * one.sum()) ** -0.5, rel=2e-3)

@@ -23,6 +23,11 @@ from vfe.dynamics.trajectory import Believed, Parameters
 from vfe.perception.status import DivergenceError
 
 LARGEST_STEP = 2.0  # of any parameter, in its own prior deviations or, of a log-precision, in nats
+PRECISIONS = {
+    "observation": "observation_precision",
+    "states": "state_precision",
+    "causes": "cause_precision",
+}
 FIRST_DAMPING, MOST_DAMPING = 1e-3, 1e8
 
 
@@ -78,6 +83,38 @@ class LearnedLevels(eqx.Module):
     energy: Float[Array | np.ndarray, "*batch"]
     steps: Float[Array | np.ndarray, "*batch"]
     promise: Float[Array | np.ndarray, "*batch"]
+
+    def place(self, model: DynamicModel) -> DynamicModel:
+        """The model at these means, for `vfe.filter` and `vfe.smooth`.
+
+        **Raises:** `ValueError` for what was learned from several series.
+
+        **Example:** `vfe.smooth(found.place(model), y)`.
+        """
+        if np.ndim(self.free_energy):
+            raise ValueError(
+                "place: got what was learned from several series; take one of them: "
+                "jax.tree.map(lambda a: a[0], found).place(model)."
+            )
+        levels = list(model.levels)
+        for number, mean in enumerate(self.parameters.mean):
+            if jax.tree.leaves(mean):
+                levels[number] = eqx.tree_at(lambda level: level.parameters, levels[number], mean)
+        for block in model.problem.blocks:
+            kind, _, number = block.name.partition(" ")
+            if len(block.components):
+                levels[int(number or 0) - 1] = eqx.tree_at(
+                    lambda level, kind=kind: getattr(level, PRECISIONS[kind]).mean,
+                    levels[int(number or 0) - 1],
+                    np.asarray(self.log_precisions.mean)[block.own],
+                )
+        return DynamicModel(
+            levels,
+            None if model.static else model.order,
+            None if model.static else model.cause_order,
+            model.smoothness,
+            model.dt,
+        )
 
 
 def learn_collapsed(

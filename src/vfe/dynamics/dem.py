@@ -1,6 +1,6 @@
 """`vfe.dem`: states, then parameters, then precisions of a dynamic model, until F settles."""
 
-from typing import Any
+from typing import Any, overload
 
 from vfe.dynamics.collapsed import Collapsed, LearnedLevels, learn_collapsed
 from vfe.dynamics.dem_scheme import invert
@@ -10,6 +10,18 @@ from vfe.dynamics.outcome import Outcome
 from vfe.dynamics.problem import Problem
 from vfe.dynamics.reference import Reference
 from vfe.dynamics.trajectory import Trajectory
+
+
+@overload
+def dem(
+    model: DynamicModel, y: Any, *, prior_causes: Any = None, scheme: Reference | None = None
+) -> Trajectory: ...
+
+
+@overload
+def dem(
+    model: DynamicModel, y: Any, *, times: Any = None, prior_causes: Any = None, scheme: Collapsed
+) -> LearnedLevels: ...
 
 
 def dem(
@@ -27,10 +39,16 @@ def dem(
     regularised Newton step. For a static linear model: restricted maximum likelihood, parametric empirical
     Bayes.
 
-    **Arguments:** as `vfe.filter` of a dynamic model; parameters with a prior variance above zero and
-    precisions with components are learned.
+    That is the published scheme, `vfe.dynamics.Reference`; it is sure of too much.
+    `vfe.dynamics.Collapsed()` integrates the states out instead, and its intervals cover.
 
-    **Raises:** as `vfe.filter`.
+    **Arguments:** as `vfe.filter` of a dynamic model; parameters with a prior variance above zero and
+    precisions with components are learned. `times`: of samples, with `Collapsed`, which also takes NaN.
+
+    **Returns:** a `vfe.dynamics.Trajectory`; from `Collapsed`, `vfe.dynamics.LearnedLevels`.
+
+    **Raises:** as `vfe.filter`; with `Collapsed` also `ValueError` where nothing is to be learned, and
+    `vfe.DivergenceError` where no minimum was found.
 
     **Example:** `vfe.dem(model, y).parameters.mean[0]`, with `.parameters.sd`, `.log_precisions.mean`.
 

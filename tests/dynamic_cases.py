@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
 
 import vfe
@@ -75,50 +74,34 @@ def leaky(data):
 
 
 def double_well(data):
-    def flow(x, v, p):
-        return (16 * x / (1 + x**2) - x / 2 + 2 * v) / 8
-
-    return scalar(lambda x, v, p: x**2 / 16, flow, data, 1.0)
+    return vfe.dynamics.double_well(
+        observation_precision=data["V1"], state_precision=data["W1"], cause_precision=data["V2"]
+    )
 
 
 def lorenz(data):
-    def flow(x, v, p):
-        return jnp.array(
-            [18 * (x[1] - x[0]), 46.92 * x[0] - 2 * x[2] * x[0] - x[1], 2 * x[1] * x[0] - 4 * x[2]]
-        ) / 32  # fmt: skip
-
-    level = vfe.Level(
-        lambda x, v, p: x.sum()[None],
-        flow,
+    return vfe.dynamics.lorenz(
+        18,
+        46.92,
+        4,
+        rate=1 / 32,
+        coupling=2,
         states=[1, 1, 16],
-        causes=1,
         observation_precision=data["V1"],
         state_precision=data["W1"],
-        cause_precision=data["V2"],
+        smoothness=1 / 8,
     )
-    return vfe.DynamicModel(level, smoothness=1 / 8)
 
 
 def birdsong(data):
-    def attractor(x, rate, p):
-        return jnp.array([p[0] * (x[1] - x[0]), (rate - x[2]) * x[0] - x[1], x[1] * x[0] - p[1] * x[2]])
-
-    common = {"states": [1, 1, 8], "parameters": np.array([10, 8 / 3])}
-    song = vfe.Level(
-        lambda x, v, p: x[1:],
-        lambda x, v, p: attractor(x, v[0] - 4, p) / 16,
+    return vfe.dynamics.birdsong(
+        (1 / 16, 1 / 128),
         observation_precision=data["V1"],
-        state_precision=data["W1"],
-        **common,
+        state_precision=(data["W1"], data["W2"]),
+        cause_precision=data["V2"],
+        dt=1.0,
+        smoothness=1.0,
     )
-    pace = vfe.Level(
-        lambda x, v, p: x[2:],
-        lambda x, v, p: attractor(x, 32, p) / 128,
-        observation_precision=data["V2"],
-        state_precision=data["W2"],
-        **common,
-    )
-    return vfe.DynamicModel([song, pace], smoothness=1.0)
 
 
 def random_effects(data):

@@ -121,6 +121,10 @@ def test_parameters_by_the_evidence():
             fitted = fit_parameters(build, {"sd": (1.0, 100.0)}, y)
             assert_close(fitted.value["sd"], np.sqrt((y**2).mean()), 1e-5)
             assert_close(fitted.log_sd["sd"], 1 / np.sqrt(2 * 300), 1e-5)
+            # n ln sd + n / 2 (1 + ln 2π) at the mode, a prior of deviation 100, a curvature of 2 n.
+            u = np.log(fitted.value["sd"])
+            wanted = 300 * u + 150 * (1 + np.log(2 * np.pi)) + 0.5 * (u / 100) ** 2 + np.log(100)
+            assert_close(fitted.free_energy.total, wanted + 0.5 * np.log(2 * 300), 1e-6)
     lower, upper = fitted.interval(0.9)["sd"]
     assert_close(np.log(upper / lower), 2 * 1.6448536269514722 / np.sqrt(600), 1e-5)
     strict = fit_parameters(build, {"sd": (0.5, 1e-3)}, y)

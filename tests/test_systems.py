@@ -116,7 +116,27 @@ def test_the_fit_is_the_mode_and_its_free_energy_is_near_the_integral(wandering)
     assert energy(*np.asarray(found.location)) <= grid.min() + 1e-9
     integral = -np.log(np.exp(-(grid - grid.min())).sum() * (rate[1] - rate[0]) * (noise[1] - noise[0]))
     # Laplace's method is an approximation: the posterior of the rate has a tail towards zero.
-    assert found.free_energy == pytest.approx(grid.min() + integral, abs=0.15)
+    assert found.free_energy.total == pytest.approx(grid.min() + integral, abs=0.15)
+    # Laplace's method by finite differences of that energy at the mode.
+    u, h = np.asarray(found.location), 1e-3
+    steps = h * np.eye(2)
+    hessian = [
+        [
+            (energy(*(u + a + b)) - energy(*(u + a - b)) - energy(*(u - a + b)) + energy(*(u - a - b)))
+            for b in steps
+        ]
+        for a in steps
+    ]
+    size = np.linalg.slogdet(np.array(hessian) / (4 * h**2))[1]
+    laplace = energy(*u) + 0.5 * size - np.log(2 * np.pi)
+    F = found.free_energy
+    assert F.total == pytest.approx(laplace, abs=1e-4)
+    assert F.complexity - F.accuracy == pytest.approx(F.total, rel=1e-12)
+    # Complexity is that of Gaussians: KL(q ‖ p) by its closed form.
+    ratio = np.diag(found.covariance) / 4
+    shift = (u - [0.0, np.log(0.5)]) ** 2 / 4
+    kl = 0.5 * (ratio.sum() + shift.sum() - 2 + np.log(16) - np.linalg.slogdet(found.covariance)[1])
+    assert F.complexity == pytest.approx(kl, rel=1e-9)
     low, high = found.interval()["0 LocalLevel.rate"]
     assert low < 0.5 < high
 
@@ -126,7 +146,10 @@ def test_free_energy_prefers_the_system_that_made_the_series():
     y = np.sin(2 * np.pi * 0.08 * t) + 0.3 * draws(3).normal(size=120)
     rhythm = fit(Components([Oscillator(0.1, 0.05, 1.0)], 0.5), y)
     level = fit(Components([LocalLevel(0.3, initial_sd=2.0)], 0.5), y)
-    assert rhythm.free_energy < level.free_energy - 20
+    ranked = vfe.compare({"level": level, "rhythm": rhythm})
+    assert ranked.best == "rhythm"
+    assert ranked.differences[1] > 20
+    assert ranked.free_energy[0] == pytest.approx(float(rhythm.free_energy.total), rel=1e-12)
     low, high = rhythm.interval()["0 Oscillator.frequency"]
     assert low < 0.08 < high
     assert high - low < 0.02
@@ -146,7 +169,7 @@ def test_the_interval_before_the_first_sample_does_not_count(wandering):
 def test_masked_samples_are_missing_ones(wandering):
     y, model, found = wandering
     masked = np.ma.masked_invalid(np.where(np.isnan(y), np.nan, y))
-    assert fit(model, masked).free_energy == pytest.approx(found.free_energy, rel=1e-9)
+    assert fit(model, masked).free_energy.total == pytest.approx(found.free_energy.total, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +198,4 @@ def test_bad_input_is_refused(call, words):
 def test_fits_work_the_same_where_x64_is_on(wandering, float64):
     y, model, found = wandering
     assert jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    assert fit(model, y).free_energy == pytest.approx(found.free_energy, rel=1e-9)
+    assert fit(model, y).free_energy.total == pytest.approx(found.free_energy.total, rel=1e-9)

@@ -83,7 +83,8 @@ from vfe.perception import (
 from vfe.results import load
 
 if TYPE_CHECKING:
-    from vfe import dynamics
+    from vfe import action, dynamics
+    from vfe.action import ActiveSystem, Process, act
     from vfe.dynamics import (
         DynamicModel,
         Level,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLP",
+    "ActiveSystem",
     "ActivityDescent",
     "Affine",
     "Amortised",
@@ -147,6 +149,7 @@ __all__ = [
     "Percept",
     "Point",
     "Precision",
+    "Process",
     "Rows",
     "StateSpace",
     "Status",
@@ -154,6 +157,8 @@ __all__ = [
     "Table",
     "Taylor",
     "TotalDerivative",
+    "act",
+    "action",
     "attend",
     "bernoulli",
     "cascade",
@@ -185,27 +190,31 @@ __all__ = [
     "smooth",
 ]
 
-# Models of time are imported when first asked for: a third of the time of `import vfe` is theirs.
-_OF_TIME = (
-    "DynamicModel",
-    "Level",
-    "Precision",
-    "StateSpace",
-    "dem",
-    "filter",
-    "generalised_filter",
-    "smooth",
-)
+# Imported when first asked for: a third of the time of `import vfe` would be theirs.
+_LATER = {
+    "action": ("ActiveSystem", "Process", "act"),
+    "dynamics": (
+        "DynamicModel",
+        "Level",
+        "Precision",
+        "StateSpace",
+        "dem",
+        "filter",
+        "generalised_filter",
+        "smooth",
+    ),
+}
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name != "dynamics" and name not in _OF_TIME:
-        raise AttributeError(f"module 'vfe' has no attribute {name!r}")
-    module = importlib.import_module("vfe.dynamics")
-    globals().update({each: getattr(module, each) for each in _OF_TIME}, dynamics=module)
-    return globals()[name]
+    for part, names in _LATER.items():
+        if name == part or name in names:
+            module = importlib.import_module(f"vfe.{part}")
+            globals().update({each: getattr(module, each) for each in names})
+            return globals()[name]
+    raise AttributeError(f"module 'vfe' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -112,8 +112,8 @@ def compare(models: Mapping[str, Any], *, prior: Mapping[str, float] | None = No
     """Rank models of the same data by F: −F approximates ln p(x | m).
 
     **Arguments:** `models`: per name a `FreeEnergy`, or anything with one as `.free_energy` (a
-    `vfe.Percept`), of all observations (not their mean); `prior`: p(m) per name, positive, up to a
-    factor; equal by default.
+    `vfe.Percept`, a fit of `vfe.dynamics`), of all observations (not their mean); `prior`: p(m) per
+    name, positive, up to a factor; equal by default.
 
     **Returns:** a `Comparison`.
 

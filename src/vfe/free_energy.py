@@ -78,7 +78,9 @@ class FreeEnergy(eqx.Module):
         result: Any = None
         for name, value in terms.items():
             if self.shared:
-                value = jnp.sum(value) * (1.0 if name in self.shared else self.weight)
+                # NumPy's float64 stays what it is where x64 is off.
+                added = np.sum(value) if isinstance(value, np.ndarray) else jnp.sum(value)
+                value: Any = added * (1.0 if name in self.shared else self.weight)
             result = value if result is None else result + value
         return jnp.zeros(()) if result is None else result
 

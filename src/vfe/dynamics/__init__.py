@@ -1,8 +1,10 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
+from vfe.dynamics.attractors import birdsong, double_well, lorenz
 from vfe.dynamics.causal import Causal
 from vfe.dynamics.choices import ChoiceLogits, choice_model
 from vfe.dynamics.collapsed import Collapsed, LearnedLevels
+from vfe.dynamics.convolution import linear_convolution
 from vfe.dynamics.dem import dem
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
@@ -11,12 +13,15 @@ from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.fit import FittedComponents, fit
 from vfe.dynamics.fitting import FittedParameters, fit_parameters
 from vfe.dynamics.generalised_filter import generalised_filter
+from vfe.dynamics.haemodynamics import haemodynamic
 from vfe.dynamics.level import Level
 from vfe.dynamics.methods import ParallelInTime, Sequential
 from vfe.dynamics.noise_precision import Precision
 from vfe.dynamics.nonlinear_system import NonlinearSystem
 from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
+from vfe.dynamics.reduction import ReducedTrajectory, posterior_as_prior, reduce_dynamic_model
 from vfe.dynamics.reference import Reference
+from vfe.dynamics.simulate import Simulated, simulate
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smooth_states import smooth_dynamic_model
 from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
@@ -75,8 +80,10 @@ __all__ = [
     "ParallelInTime",
     "Parameters",
     "Precision",
+    "ReducedTrajectory",
     "Reference",
     "Sequential",
+    "Simulated",
     "SmoothNoise",
     "Smoothed",
     "SmoothedPath",
@@ -84,8 +91,10 @@ __all__ = [
     "StateSpace",
     "StateTrajectory",
     "Trajectory",
+    "birdsong",
     "choice_model",
     "dem",
+    "double_well",
     "embed",
     "filter",
     "filter_dynamic_model",
@@ -94,6 +103,12 @@ __all__ = [
     "fit",
     "fit_parameters",
     "generalised_filter",
+    "haemodynamic",
+    "linear_convolution",
+    "lorenz",
+    "posterior_as_prior",
+    "reduce_dynamic_model",
+    "simulate",
     "smooth",
     "smooth_dynamic_model",
     "smooth_noise",

@@ -11,23 +11,25 @@ from jaxtyping import Array, Float
 from vfe.densities import LOG_2PI
 from vfe.dynamics.filtering import filter as filter_verb
 from vfe.dynamics.filtering import smooth as smooth_verb
-from vfe.dynamics.minimum import minimum
+from vfe.dynamics.minimum import laplace_free_energy, minimum
 from vfe.dynamics.smoothed import Smoothed
 from vfe.dynamics.systems import Components
+from vfe.free_energy import FreeEnergy
 from vfe.perception.status import DivergenceError
 
 
 class FittedComponents(eqx.Module):
     """Systems fitted to a series.
 
-    `model`: with the fitted numbers; `smoothed`: beliefs about its states (`vfe.smooth`); `free_energy`: F
-    in nats, about −ln p(y), numbers integrated out by Laplace's method; `names` and `values` of what was
+    `model`: with the fitted numbers; `smoothed`: beliefs about its states (`vfe.smooth`); `free_energy`: F,
+    a `vfe.FreeEnergy` of all samples whose total is about −ln p(y), numbers integrated out by Laplace's
+    method (`vfe.compare` ranks several); `names` and `values` of what was
     fitted, with `interval(level)`; `covariance` in the coordinates of the fit (logs of positive numbers).
     """
 
     model: Components
     smoothed: Smoothed
-    free_energy: float
+    free_energy: FreeEnergy
     names: tuple[str, ...] = eqx.field(static=True)
     logged: tuple[bool, ...] = eqx.field(static=True)
     location: Float[Array, " k"]
@@ -50,7 +52,7 @@ class FittedComponents(eqx.Module):
         return {name: (float(low), float(high)) for name, low, high in zip(self.names, *ends, strict=True)}
 
     def __repr__(self) -> str:
-        lines = [f"FittedComponents, F {self.free_energy:.2f} nats"]
+        lines = [f"FittedComponents, F {float(self.free_energy.total):.2f} nats"]
         for name, (low, high) in self.interval().items():
             lines.append(f"  {name:<28}{self.values[name]:>12.5g}   95 % {low:.5g} to {high:.5g}")
         return "\n".join(lines)
@@ -99,12 +101,13 @@ def fit(model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200
             "parts."
         )
     fitted = _placed(model, found.place)
-    total = found.value + 0.5 * np.linalg.slogdet(found.curvature)[1] - 0.5 * len(start) * LOG_2PI
     smoothed = smooth_verb(fitted.state_space(intervals), y[:, None])
     return FittedComponents(
         model=fitted,
         smoothed=smoothed,
-        free_energy=float(total),
+        free_energy=laplace_free_energy(
+            np.asarray(smoothed.filtered.surprise), found.place, start, spread, found.curvature
+        ),
         names=tuple(name for f in fields for name in f["names"]),
         logged=tuple(f["logged"] for f in fields for _ in f["names"]),
         location=found.place,  # pyright: ignore[reportArgumentType]

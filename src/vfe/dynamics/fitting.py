@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vfe.dynamics.filtering import filter as filter_verb
-from vfe.dynamics.minimum import minimum
+from vfe.dynamics.minimum import laplace_free_energy, minimum
 from vfe.dynamics.precision import released
 from vfe.dynamics.state_space import StateSpace, double
+from vfe.free_energy import FreeEnergy
 from vfe.perception.status import DivergenceError
 
 
@@ -21,7 +22,9 @@ class FittedParameters(eqx.Module):
 
     `value`: the most probable ones; `log_sd`: the standard deviation of the logarithm of each, from the
     curvature there; `log_covariance`: in the order of `names`; `model`: the `vfe.StateSpace` they make;
-    `energy`: −ln p(y | θ) − ln p(ln θ) there, nats; `gradient`: its largest element left.
+    `energy`: −ln p(y | θ) + Σ ½ (ln θ_i − ln m_i)² / s_i² there, nats; `gradient`: its largest element
+    left; `free_energy`: F, a `vfe.FreeEnergy` of all samples whose total is about −ln p(y), parameters
+    integrated out by Laplace's method (`vfe.compare` ranks several).
     """
 
     value: dict[str, Array]
@@ -30,6 +33,7 @@ class FittedParameters(eqx.Module):
     model: StateSpace
     energy: Float[Array, ""]
     gradient: Float[Array, ""]
+    free_energy: FreeEnergy
     names: tuple[str, ...] = eqx.field(static=True)
 
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
@@ -112,13 +116,17 @@ def fit_parameters(
             )
         covariance = np.linalg.inv(found.curvature)
         value = dict(zip(names, jnp.exp(jnp.asarray(found.place)), strict=True))
+        model = build(value)
+        surprise = np.asarray(filter_verb(model, y, inputs=inputs).surprise)
+        surprise = surprise.reshape(-1, surprise.shape[-1]).sum(0)
         result = FittedParameters(
             value=value,
             log_sd=dict(zip(names, jnp.sqrt(jnp.diagonal(jnp.asarray(covariance))), strict=True)),
             log_covariance=jnp.asarray(covariance),
-            model=build(value),
+            model=model,
             energy=jnp.asarray(found.value),
             gradient=jnp.asarray(found.gradient),
+            free_energy=laplace_free_energy(surprise, found.place, typical, spread, found.curvature),
             names=names,
         )
     model = result.model

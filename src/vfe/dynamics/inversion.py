@@ -62,12 +62,13 @@ def _invert(scheme, problem, y, eta, windows, settings, batched):
             orders = jnp.einsum("tji,tik->tjk", weights[which], series[samples])
             parts.append(orders.reshape(len(orders), -1))
         outcome = scheme(problem, jnp.concatenate(parts, 1), settings)
-        return _describe(problem, outcome, y)
+        return describe(problem, outcome, y)
 
     return each_series(one, y, eta) if batched else one(y, eta)
 
 
-def _describe(problem: Problem, outcome: Outcome, y: Float[Array, "time y"]) -> Trajectory:
+def describe(problem: Problem, outcome: Outcome, y: Float[Array, "time y"]) -> Trajectory:
+    """What a scheme found, in the units of the model, with F by time and noise."""
     length = len(y)
     n, d, nx, nv, dt = problem.n, problem.d, problem.nx, problem.nv, problem.dt
     cut = n * nx

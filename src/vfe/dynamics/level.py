@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import ArrayLike
+from numpy.typing import ArrayLike
 
 from vfe.dynamics.noise_precision import Precision, precision
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vfe.free_energy import FreeEnergy, Kind
+
 
 class Minimum(NamedTuple):
     """Where L-BFGS ended: place, value, largest element of the gradient, curvature, and how it went.
@@ -48,3 +50,35 @@ def minimum(
     least = float(np.linalg.eigvalsh(curvature).min()) if np.isfinite(curvature).all() else -1.0
     left = float(np.abs(found.jac).max())
     return Minimum(found.x, float(found.fun), left, curvature, least, int(found.nit), str(found.message))
+
+
+def laplace_free_energy(
+    surprise: np.ndarray, place: np.ndarray, centre: np.ndarray, spread: np.ndarray, curvature: np.ndarray
+) -> FreeEnergy:
+    """F of a series whose parameters θ are integrated out by Laplace's method, sample by sample.
+
+    q(θ) = N(θ*, H⁻¹), prior N(centre, spread²) on each parameter;
+    F = −ln p(y | θ*) − ln p(θ*) + ½ ln |H| − ½ k ln 2π.
+    What the spread of q adds to the energy of the data, ½ tr(H⁻¹ ∂²(−ln p(y | θ))), is laid evenly on
+    the samples.
+
+    **Arguments:** `surprise`: −ln p(y_t | past, θ*) (time,); the others (k,) and (k, k), in the coordinates
+    of the fit.
+
+    **Source:** MacKay 2003, chapter 27.
+    """
+    covariance, k = np.linalg.inv(curvature), len(place)
+    own = 0.5 * np.sum(np.diag(covariance) / spread**2)
+    prior = 0.5 * np.sum(((place - centre) / spread) ** 2 + 2 * np.log(spread) + np.log(2 * np.pi))
+    entropy = 0.5 * k * (1 + np.log(2 * np.pi)) - 0.5 * np.linalg.slogdet(curvature)[1]
+    surprise = np.asarray(surprise, float)
+    return FreeEnergy(
+        observed={"y": surprise + (0.5 * k - own) / len(surprise)},  # pyright: ignore[reportArgumentType]
+        hidden={"parameters": np.asarray(prior + own)},  # pyright: ignore[reportArgumentType]
+        entropies={"parameters": np.asarray(entropy)},  # pyright: ignore[reportArgumentType]
+        error=None,
+        weight=np.ones(()),  # pyright: ignore[reportArgumentType]
+        kind=Kind.approximation,
+        shared=("parameters",),
+        order=("parameters", "y"),
+    )

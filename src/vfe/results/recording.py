@@ -38,7 +38,7 @@ def recording_to_xarray(record: "Record", fitted: "FittedComponents") -> "xr.Dat
         "expected_sd": ("time", np.asarray(filtered.predicted_y.sd)[:, 0]),
         "surprise": ("time", np.asarray(smoothed.surprise), nats),
         "free_energy_of_path": ("time", np.asarray(smoothed.free_energy.total), nats),
-        "free_energy": ((), fitted.free_energy, nats),
+        "free_energy": ((), float(fitted.free_energy.total), nats),
     }
     coordinates = {"time": record.times, "state": list(fitted.model.states)}
     return xr.Dataset(variables, coordinates)
@@ -130,7 +130,7 @@ def recording_headline(record: "Record", fitted: "FittedComponents") -> list[tup
     """The numbers that matter most, as text."""
     rows = [
         ("samples", f"{len(record.y)}, {int(np.isnan(record.y).sum())} missing"),
-        ("F (about −ln p of the record)", f"{fitted.free_energy:.2f} nats"),
+        ("F (about −ln p of the record)", f"{float(fitted.free_energy.total):.2f} nats"),
     ]
     for name, (low, high) in fitted.interval().items():
         rows.append((name, f"{fitted.values[name]:.4g} (95 %: {low:.4g} to {high:.4g})"))
@@ -149,8 +149,8 @@ def recording_report(record: "Record", fitted: "FittedComponents", figure: Any, 
         title=f"{record.name}: {system}",
         summary=(
             f"{len(record.y)} samples of {record.name} ({int(np.isnan(record.y).sum())} missing) as a "
-            f"sum of {system}, seen with noise. F is {say(fitted.free_energy)} nats; another system with a "
-            "lower F would explain the same record better."
+            f"sum of {system}, seen with noise. F is {say(float(fitted.free_energy.total))} nats; another "
+            "system with a lower F would explain the same record better."
         ),
         headline=recording_headline(record, fitted)[:2],
         sections=[

@@ -1,0 +1,1 @@
+"""Experiments of action in continuous time: reflex, reaching, pursuit, the mountain car."""

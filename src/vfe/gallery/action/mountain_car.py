@@ -1,0 +1,106 @@
+"""The mountain car: no goal, no reward, only an expectation of how a car moves that stands on the hill."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+import vfe
+from vfe.action import Acted, climbing, mountain_car, rushing
+from vfe.action.systems.mountain_car import GRAVITY, TOP
+from vfe.gallery.action.page import finish
+from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.results.style import style
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How long, and in how many worlds."""
+
+    length: int = dataclasses.field(default=240, metadata={"help": "samples, two usual steps each"})
+    worlds: int = dataclasses.field(default=4, metadata={"help": "how many times, with other noise"})
+
+
+def run(
+    settings: Settings,
+    *,
+    seed: int,
+    data: dict[str, np.ndarray] | None,
+    folder: Workspace,
+    progress: Progress,
+    resume: bool,
+) -> JobResult:
+    """Two expectations, the same car.
+
+    **Example:** `vfe run mountain-car`.
+    """
+    keys = jax.random.split(jax.random.key(seed), settings.worlds)
+    progress.start("drives", 2 * settings.worlds)
+    drives: dict[str, list[Acted]] = {}
+    for name, expected in (("expects to swing up", climbing), ("expects to rush up", rushing)):
+        drives[name] = []
+        for key in keys:
+            drives[name].append(vfe.act(mountain_car(expected), length=settings.length, key=key))
+            progress.step(F=float(drives[name][-1].percept.free_energy.total))
+    progress.done()
+    there = {name: sum(_arrived(course) for course in courses) for name, courses in drives.items()}
+    first = {name: courses[0] for name, courses in drives.items()}
+    energies = {
+        name: np.mean([float(c.percept.free_energy.total) / len(c.time) for c in courses])
+        for name, courses in drives.items()
+    }
+    headline = [
+        (f"{name}: on the top", f"{count} of {settings.worlds}") for name, count in there.items()
+    ] + [
+        (f"{name}: F", f"{value:.2f} nats per sample".replace("-", "−")) for name, value in energies.items()
+    ]
+    return finish(
+        "A hill climbed by expectation",
+        "The engine pulls with 0.15, the slope with up to 0.25: the top can be reached only by swinging. "
+        "Neither agent has a goal, a value or a reward. One expects to gain energy along with its motion "
+        "and then to rest on the top, the other to be drawn straight to it. Action makes felt motion fit "
+        "what is expected, as far as the engine can. The first ends on the top "
+        f"({there['expects to swing up']} of {settings.worlds}), the second stays in the valley "
+        f"({there['expects to rush up']} of {settings.worlds} on the top), and its F stays high: an "
+        "expectation that no action can fulfil.",
+        headline,
+        first,
+        {"drives": draw(first)},
+        {
+            "drives": (
+                "Two drives",
+                "Left: place in time. Middle: place and speed. Right: the engine's force.",
+                "One car swings up and stays on the top of the hill; the other trembles below it.",
+            )
+        },
+        {"places": np.array([[c.world.states[:, 0] for c in courses] for courses in drives.values()])},
+    )
+
+
+def _arrived(course: Acted) -> bool:
+    return bool(np.abs(course.world.states[-10:, 0] - TOP).max() < 0.1)
+
+
+def draw(courses: dict[str, Acted]) -> Any:
+    """Place in time, place and speed, force."""
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+        for name, course in courses.items():
+            place, speed = course.world.states.T
+            axes[0].plot(course.time, place, label=name)
+            axes[1].plot(place, speed, label=name)
+            axes[2].plot(course.time, 0.15 * np.tanh(course.action[:, 0]), label=name)
+        axes[0].axhline(TOP, color="#222222", linewidth=1, linestyle=":")
+        axes[0].set(xlabel="time (ten usual steps)", ylabel="place")
+        axes[0].set_title("place; the top is dotted")
+        axes[0].legend(loc="lower right")
+        axes[1].plot(TOP, 0, "k*", markersize=10)
+        axes[1].set(xlabel="place", ylabel="speed")
+        axes[1].set_title("place and speed; the top is a star")
+        axes[2].axhline(GRAVITY, color="#222222", linewidth=1, linestyle=":")
+        axes[2].set(xlabel="time (ten usual steps)", ylabel="force")
+        axes[2].set_title("engine; the slope's pull is dotted")
+    return figure

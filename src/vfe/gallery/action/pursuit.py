@@ -1,0 +1,135 @@
+"""Pursuit of a target that is hidden for a while: it stays, in the mind of who believes that it swings."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vfe
+from vfe.action import RETINA, Acted, contrast, pursuit, stopping, swinging
+from vfe.action.systems.pursuit import AMPLITUDE, RATE
+from vfe.gallery.action.page import finish
+from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.results.style import style
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How long."""
+
+    length: int = dataclasses.field(default=240, metadata={"help": "samples, 0.05 s each"})
+
+
+def run(
+    settings: Settings,
+    *,
+    seed: int,
+    data: dict[str, np.ndarray] | None,
+    folder: Workspace,
+    progress: Progress,
+    resume: bool,
+) -> JobResult:
+    """Two beliefs about a target behind an occluder.
+
+    **Example:** `vfe run pursuit`.
+    """
+    times = 0.05 * np.arange(settings.length)
+    target = -AMPLITUDE * np.cos(RATE * times)
+    visible = np.asarray(jax.vmap(contrast)(jnp.asarray(target)))
+    progress.start("pursuits", 2)
+    courses = {}
+    for name, belief, certainty in (
+        ("believes that it swings", swinging, math.exp(5)),
+        ("believes that it stops", stopping, math.exp(1.5)),
+    ):
+        courses[name] = vfe.act(
+            pursuit(belief, certainty=certainty), causes=target, key=jax.random.key(seed)
+        )
+        progress.step(F=float(courses[name].percept.free_energy.total))
+    progress.done()
+    settled = times > 2 * math.pi / RATE
+    hidden, seen = (visible < 0.5) & settled, (visible > 0.9) & settled
+    eyes, beliefs, sds = {}, {}, {}
+    for name, course in courses.items():
+        eye, believed = course.world.states[:, 0] - target, course.percept.states.mean[:, 0] - target
+        eyes[name] = [_size(eye[part]) for part in (hidden, seen)]
+        beliefs[name] = [_size(believed[part]) for part in (hidden, seen)]
+        sds[name] = [float(course.percept.states.sd[part, 0].mean()) for part in (hidden, seen)]
+    headline = []
+    for name in courses:
+        for what, numbers in (("eye off", eyes), ("belief off", beliefs), ("belief's sd", sds)):
+            pair = f"{numbers[name][0]:.2f} hidden, {numbers[name][1]:.2f} seen"
+            headline.append((f"{name}: {what}", pair))
+    knowing, simple = eyes.values()
+    known, lost = beliefs.values()
+    return finish(
+        "A target that is hidden is still there",
+        "An eye follows a target that swings; the middle of its way lies behind an occluder, which both "
+        "agents know. They differ in one line of their models: what the target does by itself. Who "
+        f"believes that it swings goes on pursuing what cannot be seen (eye off by {knowing[0]:.2f} "
+        f"while hidden, {knowing[1]:.2f} while seen) and meets it where it comes out. Who believes that "
+        f"things stop unless they are moved loses it: the belief is off by {lost[0]:.2f} behind the "
+        f"occluder against {known[0]:.2f}. The eye, which goes where the target is expected next, lags "
+        f"always ({simple[1]:.2f} while seen), more so after an occlusion ({simple[0]:.2f} while hidden)."
+        "\n\nThe same sensations, none at all, mean different things under different models; and both are "
+        "less sure while they see nothing.",
+        headline,
+        courses,
+        {"pursuit": draw(courses, target, visible)},
+        {
+            "pursuit": (
+                "Pursuit",
+                "Above: the target, the eye, and where the target is believed to be (90 %); times of "
+                "occlusion are grey. Below: what the retina sees.",
+                "One eye goes on with the hidden target; the other lags, and its belief stays behind.",
+            )
+        },
+        {"target": target},
+        after=2 * math.pi / RATE,
+    )
+
+
+def _size(error: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(error))))
+
+
+def draw(courses: dict[str, Acted], target: np.ndarray, visible: np.ndarray) -> Any:
+    """Target, eye and belief; and the retina."""
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure, axes = plt.subplots(
+            2, len(courses), figsize=(12, 6), sharex=True, sharey="row", layout="constrained"
+        )
+        shown = None
+        for column, (name, course) in enumerate(courses.items()):
+            above, below = axes[:, column]
+            above.fill_between(course.time, -3, 3, where=list(visible < 0.5), color="#dddddd", linewidth=0)
+            above.plot(course.time, target, "k--", linewidth=1, label="target")
+            above.plot(course.time, course.world.states[:, 0], label="eye")
+            mean, sd = course.percept.states.mean[:, 0], course.percept.states.sd[:, 0]
+            (line,) = above.plot(course.time, mean, label="target, believed")
+            above.fill_between(
+                course.time, mean - 1.645 * sd, mean + 1.645 * sd, color=line.get_color(), alpha=0.2
+            )
+            above.set_ylim(-3, 3)
+            above.set_title(name)
+            shown = below.imshow(
+                course.world.sensations[:, 2:].T,
+                aspect="auto",
+                origin="lower",
+                extent=(course.time[0], course.time[-1], RETINA[0], RETINA[-1]),
+                vmin=0,
+                vmax=1,
+            )
+            below.grid(False)
+            below.set(xlabel="time (s)")
+        axes[0, 0].legend(loc="lower left", ncols=3)
+        axes[0, 0].set_ylabel("place")
+        axes[1, 0].set_ylabel("on the retina")
+        if shown is not None:
+            figure.colorbar(shown, ax=axes[1], label="light")
+    return figure

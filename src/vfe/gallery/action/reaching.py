@@ -1,0 +1,107 @@
+"""Reaching: an arm goes where its owner expects the hand to be."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vfe
+from vfe.action import Acted, hand, reaching
+from vfe.action.systems.reaching import START
+from vfe.gallery.action.page import finish
+from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.results.style import style
+
+PLACES = ((0.9, 1.2), (-0.6, 1.3), (0.3, 1.7))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How long at each place."""
+
+    seconds: float = dataclasses.field(
+        default=4.0, metadata={"help": "how long each of three targets stays"}
+    )
+
+
+def run(
+    settings: Settings,
+    *,
+    seed: int,
+    data: dict[str, np.ndarray] | None,
+    folder: Workspace,
+    progress: Progress,
+    resume: bool,
+) -> JobResult:
+    """Three places, one after the other; and the same with a sensory delay.
+
+    **Example:** `vfe run reaching`.
+    """
+    home = np.asarray(hand(jnp.asarray(START[:2])), float)
+    times = 0.05 * np.arange(int((3 * settings.seconds + 1) / 0.05))
+    target = np.tile(home, (len(times), 1))
+    before = home
+    for number, place in enumerate(PLACES):
+        moved = 1 / (1 + np.exp(-(times - 1 - number * settings.seconds) / 0.15))
+        target = target + moved[:, None] * (np.array(place) - before)
+        before = np.array(place)
+    key = jax.random.key(seed)
+    progress.start("reaches", 1)
+    course = vfe.act(reaching(), causes=target, key=key)
+    progress.step(F=float(course.percept.free_energy.total))
+    progress.done()
+    path = np.asarray(jax.vmap(hand)(jnp.asarray(course.world.states[:, :2])))
+    apart = np.linalg.norm(path - target, axis=1)
+    ends = [int((1 + (k + 1) * settings.seconds) / 0.05) - 8 for k in range(3)]
+    misses = [float(apart[min(end, len(apart) - 1)]) for end in ends]
+    headline = [(f"miss at place {k + 1}", f"{miss:.3f} arm links") for k, miss in enumerate(misses)]
+    return finish(
+        "An arm that goes where it is expected",
+        "The agent sees a target and its own hand, and feels its joints. It expects its hand to be drawn "
+        "to the target; in the world nothing draws it. Errors of what is felt move the joints until the "
+        "expectation is true, without any inverse model of the arm: the hand ends "
+        f"{max(misses):.3f} link lengths from its target or nearer.",
+        headline,
+        {"reaching": course},
+        {"reaching": draw(course, target, path, apart)},
+        {
+            "reaching": (
+                "Three reaches",
+                "Left: the hand's path, the arm at the end of every reach, and the targets. Right: how far "
+                "the hand is from the target, and action at the two joints.",
+                "The hand moves to three targets in turn along slightly curved paths.",
+            )
+        },
+        {"target": target, "path": path},
+    )
+
+
+def draw(course: Acted, target: np.ndarray, path: np.ndarray, apart: np.ndarray) -> Any:
+    """The path in space, the distance and the action in time."""
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure, axes = plt.subplot_mosaic(
+            [["space", "distance"], ["space", "action"]], figsize=(11, 5.5), layout="constrained"
+        )
+        space = axes["space"]
+        space.plot(path[:, 0], path[:, 1], label="hand")
+        for number, place in enumerate(PLACES):
+            space.plot(*place, "k*", markersize=12, label="targets" if number == 0 else None)
+            nearest = int(np.argmin(np.linalg.norm(path - place, axis=1)))
+            angles = course.world.states[nearest, :2]
+            elbow = np.array([np.cos(angles[0]), np.sin(angles[0])])
+            arm = np.stack([np.zeros(2), elbow, path[nearest]])
+            space.plot(arm[:, 0], arm[:, 1], "o-", color="#999999", linewidth=3, alpha=0.6)
+        space.set_aspect("equal")
+        space.set(xlabel="right (links)", ylabel="up (links)")
+        space.legend(loc="lower left")
+        axes["distance"].plot(course.time, apart)
+        axes["distance"].set(ylabel="distance (links)")
+        axes["action"].plot(course.time, course.action[:, 0], label="shoulder")
+        axes["action"].plot(course.time, course.action[:, 1], label="elbow")
+        axes["action"].set(ylabel="action (rad/s²)", xlabel="time (s)")
+        axes["action"].legend(loc="upper right")
+    return figure

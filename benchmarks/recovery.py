@@ -71,7 +71,7 @@ def model(smoothness: float) -> vfe.DynamicModel:
             components=[1.0], mean=PRIOR_MEAN[2], variance=PRIOR_VARIANCE[2]
         ),
         state_precision=vfe.Precision(components=[1.0], mean=PRIOR_MEAN[3], variance=PRIOR_VARIANCE[3]),
-        cause_precision=np.exp(12.0),
+        cause_precision=np.exp(17.0),
     )
     return vfe.DynamicModel(level, smoothness=smoothness, dt=1.0)
 
@@ -82,10 +82,21 @@ def by_scheme(verb, y: np.ndarray, smoothness: float, sweeps: int) -> tuple[np.n
     scheme = vfe.dynamics.Reference(sweeps=sweeps)
     found = verb(model(smoothness), y, prior_causes=eta, scheme=scheme)
     print(f"sweeps: {np.asarray(found.sweeps).min()} to {np.asarray(found.sweeps).max()}")
+    return estimates(found)
+
+
+def estimates(found) -> tuple[np.ndarray, np.ndarray]:
+    """Means and deviations, parameters first."""
     return (
         np.concatenate([found.parameters.mean[0], found.log_precisions.mean], 1),
         np.concatenate([found.parameters.sd, found.log_precisions.sd], 1),
     )
+
+
+def by_collapsed(y: np.ndarray, smoothness: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same of `vfe.dem` with states integrated out."""
+    eta = bumps(np.arange(1.0, y.shape[1] + 1))[:, None]
+    return estimates(vfe.dem(model(smoothness), y, prior_causes=eta, scheme=vfe.dynamics.Collapsed()))
 
 
 def by_marginal(y: np.ndarray, smoothness: float) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +157,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--smoothness", type=float, default=0.5, help="in samples")
     parser.add_argument("--sweeps", type=int, default=64)
-    parser.add_argument("--only", choices=["dem", "filter", "marginal"])
+    parser.add_argument("--only", choices=["dem", "filter", "collapsed", "marginal"])
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     rng = np.random.default_rng(0)
@@ -158,6 +169,8 @@ def main() -> None:
     if arguments.only in (None, "filter"):
         found = by_scheme(vfe.generalised_filter, y, arguments.smoothness, arguments.sweeps)
         table("vfe.generalised_filter", *found)
+    if arguments.only in (None, "collapsed"):
+        table("vfe.dem, Collapsed", *by_collapsed(y, arguments.smoothness))
     if arguments.only in (None, "marginal"):
         table("marginal", *by_marginal(y, arguments.smoothness))
 

@@ -3,6 +3,7 @@
 from vfe.dynamics.attractors import birdsong, double_well, lorenz
 from vfe.dynamics.causal import Causal
 from vfe.dynamics.choices import ChoiceLogits, choice_model
+from vfe.dynamics.collapsed import Collapsed, LearnedLevels
 from vfe.dynamics.coloured_noise import ColouredNoise
 from vfe.dynamics.convolution import linear_convolution
 from vfe.dynamics.dem import dem
@@ -55,6 +56,7 @@ __all__ = [
     "CausalNow",
     "CausalState",
     "ChoiceLogits",
+    "Collapsed",
     "ColouredNoise",
     "Components",
     "ContinuousInput",
@@ -69,6 +71,7 @@ __all__ = [
     "FreeEnergyInTime",
     "Gaussian",
     "HierarchicalGaussianFilter",
+    "LearnedLevels",
     "Level",
     "LocalLevel",
     "LocalTrend",

@@ -158,7 +158,7 @@ def discretise_forward(
 class Noise(NamedTuple):
     """Noise of the covariance factor factorᵀ on some rows, smooth (a time above zero) or white (zero)."""
 
-    factor: np.ndarray
+    factor: np.ndarray | Array
     smoothness: float
     name: str
 
@@ -187,8 +187,11 @@ def augmented(
     names = list(names)
     drifts, intensities, felt, caused, fresh = [], [], [], [], []
     intensity_x = np.zeros((states, states))
+    # Factors of precisions that are being learned are traced.
+    traced = any(isinstance(noise.factor, jax.Array) for noise in (*moving, *causing, observing))
+    xp: Any = jnp if traced else np
 
-    def add(factor: np.ndarray, smoothness: float, name: str, to_x: bool, to_c: bool) -> None:
+    def add(factor: Any, smoothness: float, name: str, to_x: bool, to_c: bool) -> None:
         count = factor.shape[1]
         if not count:
             return
@@ -196,7 +199,7 @@ def augmented(
             length = np.sqrt(2) * smoothness
             drifts.append(np.kron(np.eye(count), drift_1 / length))
             intensities.append(np.kron(np.eye(count), np.outer(white_1, white_1) / length))
-            output = np.kron(factor, output_1)
+            output = xp.kron(factor, output_1)
         else:
             drifts.append(np.zeros((count, count)))
             intensities.append(np.zeros((count, count)))
@@ -211,40 +214,45 @@ def augmented(
         if noise.smoothness > 0:
             add(*noise, True, False)
         else:
-            intensity_x += noise.factor @ noise.factor.T
+            intensity_x = intensity_x + noise.factor @ noise.factor.T
     for noise in causing:
         add(*noise, False, True)
     core = states + sum(len(d) for d in drifts)
-    drift = np.asarray(scipy.linalg.block_diag(np.zeros((states, states)), *drifts))
-    drift[:states, states:] = np.concatenate([np.zeros((states, 0)), *felt], 1)
-    shown = np.concatenate([np.zeros((tall, 0)), *caused], 1)
-    looking = np.asarray(scipy.linalg.block_diag(np.eye(states), shown))
+    felt = xp.concatenate([np.zeros((states, states)), *felt], 1)
+    drift = xp.concatenate([felt, scipy.linalg.block_diag(np.zeros((0, states)), *drifts)])
+    shown = xp.concatenate([np.zeros((tall, states)), *caused], 1)
+    looking = xp.concatenate([np.eye(states, core), shown])
     new = np.concatenate([np.zeros(states, bool), *fresh])
     factor, smoothness, name = observing
     if smoothness > 0:
-        seen = np.kron(factor, output_1)
+        seen = xp.kron(factor, output_1)
         length = np.sqrt(2) * smoothness
     else:
         seen, length = np.zeros((len(factor), 0)), 1.0
         error = error + factor @ factor.T
     size = core + seen.shape[1]
     names.extend([name] * (size - core))
-    looking = np.concatenate([looking, np.zeros((len(looking), size - core))], 1)
-    flowing = np.where(np.concatenate([new, np.zeros(size - core, bool)]), 0.0, looking)
-    start = np.eye(size)
-    start[:states, :states] = covariance
+    looking = xp.concatenate([looking, np.zeros((len(looking), size - core))], 1)
+    flowing = xp.where(np.concatenate([new, np.zeros(size - core, bool)]), 0.0, looking)
+    start = xp.concatenate([covariance, np.zeros((states, size - states))], 1)
+    start = xp.concatenate([start, np.eye(size)[states:]])
     arrays = {
         "drift": drift,
-        "intensity": scipy.linalg.block_diag(intensity_x, *intensities),
+        "intensity": xp.concatenate(
+            [
+                xp.concatenate([intensity_x, np.zeros((states, core - states))], 1),
+                scipy.linalg.block_diag(np.zeros((0, states)), *intensities),
+            ]
+        ),
         "flowing": flowing,
         "looking": looking,
         "diffusing": looking[:, :core][:, new],
         "entering": np.concatenate([np.zeros((states, inputs.shape[1])), inputs]),
-        "seen": np.concatenate([np.zeros((len(factor), core)), seen], 1),
+        "seen": xp.concatenate([np.zeros((len(factor), core)), seen], 1),
         "error": error,
         "tail_drift": drift_1 / length,
         "tail_intensity": np.outer(white_1, white_1) / length,
-        "mean": np.concatenate([mean, np.zeros(size - states)]),
+        "mean": xp.concatenate([mean, np.zeros(size - states)]),
         "covariance": start,
     }
     return Augmented(

@@ -57,36 +57,57 @@ class LevelEquations(eqx.Module):
         return x, v
 
 
-def level_process(model: DynamicModel, order: int, floor: float) -> Augmented:
+def noisy_rows(problem: Problem) -> tuple[tuple[bool, ...], ...]:
+    """For every noise, which of its rows have any: a known precision of e¹⁶ or more counts as none."""
+    return tuple(
+        # Noise of the data has to be there for a density of the data to be.
+        tuple(bool(v < EXACT * (1 - 1e-9)) or block.name == "observation 1" for v in np.diag(block.fixed))
+        for block in problem.blocks
+    )
+
+
+def level_process(
+    model: DynamicModel,
+    order: int,
+    floor: float,
+    free: tuple[Float[Array, " p"], Float[Array, " h"]] | None = None,
+    noisy: tuple[tuple[bool, ...], ...] | None = None,
+) -> Augmented:
     """The process of a `vfe.DynamicModel` in units of samples; `order`, `floor`: of `Causal`.
+
+    `free`: the free parameters and log-precisions, by default at their prior means; they may be traced, and
+    with them the model, of which `noisy` then says what `noisy_rows` did.
 
     **Raises:** `ValueError` for a model in which nothing is hidden.
     """
-    problem = model.problem
+    problem, log_precisions = model.problem, model.problem.log_precision_mean
+    xp: Any = np
+    stack: Callable = scipy.linalg.block_diag
+    if free is not None:
+        xp, log_precisions, stack = jnp, free[1], jax.scipy.linalg.block_diag
+        problem = eqx.tree_at(lambda held: held.parameters, problem, problem.full(free[0]))
     moving, causing = [], []
     names = [f"states {number}" for number, count in enumerate(model.state_sizes, 1) for _ in range(count)]
     observing = Noise(np.zeros((problem.ny, 0)), 0.0, "observation 1")
     error = np.zeros((problem.ny, problem.ny))
-    for block in problem.blocks:
+    for block, chosen in zip(problem.blocks, noisy or noisy_rows(problem), strict=True):
         count = len(block.fixed)
         kind, _, number = block.name.partition(" ")
         of = model.smoothness_in_samples(int(number) - 1 if number else len(model.levels))
         smoothness = of[kind == "states"]
-        weights = np.exp(problem.log_precision_mean[block.own])
-        precision = block.fixed + np.tensordot(weights, block.components, 1)
+        kept = np.array(chosen, bool)
+        weights = xp.exp(log_precisions[block.own])
+        precision = block.fixed + xp.tensordot(weights, block.components, 1)
         data = block.name == "observation 1"
-        # Noise of the data has to be there for a density of the data to be.
-        kept = np.diag(block.fixed) < EXACT * (1 - 1e-9) if not data else np.ones(count, bool)
-        covariance = np.linalg.inv(precision[np.ix_(kept, kept)])
-        factor = np.zeros((count, kept.sum()))
-        factor[kept] = np.linalg.cholesky(covariance)
+        covariance = xp.linalg.inv(precision[np.ix_(kept, kept)])
+        factor = np.eye(count)[:, kept] @ xp.linalg.cholesky(covariance)
         if data:
             observing = Noise(factor, smoothness, block.name)
-            error = floor**2 * np.diag(np.diag(covariance)) if smoothness > 0 else error
+            error = floor**2 * xp.diag(xp.diag(covariance)) if smoothness > 0 else error
             continue
         start = block.start - (problem.nz if kind == "states" else problem.ny)
-        tall = np.zeros((problem.nx if kind == "states" else problem.nv, factor.shape[1]))
-        tall[start : start + count] = factor
+        rows = problem.nx if kind == "states" else problem.nv
+        tall = np.eye(rows)[:, start : start + count] @ factor
         (moving if kind == "states" else causing).append(Noise(tall, smoothness, block.name))
     if not problem.nx and not any(noise.factor.size for noise in causing):
         raise ValueError(
@@ -102,10 +123,8 @@ def level_process(model: DynamicModel, order: int, floor: float) -> Augmented:
         error=error,
         inputs=np.eye(problem.nv)[:, problem.nv - problem.nc :],
         mean=problem.states,
-        covariance=np.asarray(
-            scipy.linalg.block_diag(
-                *(level.initial_covariance for level in model.levels if level.states.size), np.zeros((0, 0))
-            )
+        covariance=stack(
+            *(level.initial_covariance for level in model.levels if level.states.size), np.zeros((0, 0))
         ),
         order=order,
         constant=problem.constant,

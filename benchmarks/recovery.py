@@ -96,7 +96,7 @@ def estimates(found) -> tuple[np.ndarray, np.ndarray]:
 def by_collapsed(y: np.ndarray, smoothness: float) -> tuple[np.ndarray, np.ndarray]:
     """The same of `vfe.dem` with states integrated out."""
     eta = bumps(np.arange(1.0, y.shape[1] + 1))[:, None]
-    return estimates(vfe.dem(model(smoothness), y, prior_causes=eta, scheme=vfe.dynamics.Collapsed()))
+    return estimates(vfe.fit(model(smoothness), y, prior_causes=eta))
 
 
 def by_marginal(y: np.ndarray, smoothness: float) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +170,7 @@ def main() -> None:
         found = by_scheme(vfe.generalised_filter, y, arguments.smoothness, arguments.sweeps)
         table("vfe.generalised_filter", *found)
     if arguments.only in (None, "collapsed"):
-        table("vfe.dem, Collapsed", *by_collapsed(y, arguments.smoothness))
+        table("vfe.fit", *by_collapsed(y, arguments.smoothness))
     if arguments.only in (None, "marginal"):
         table("marginal", *by_marginal(y, arguments.smoothness))
 

@@ -6,7 +6,7 @@ FOLDER holds series with known noise: `scalar_*.npz` (x' = −a x + w, y = x + v
 the error of the best linear estimator (`rmse_blue_smooth`) and of the most probable path under the true
 noise covariance (`rmse_map_true_cov_best`). Prints for every case the error over that one, the mean squared
 standardised error of x, and F in nats (−ln p(y); an approximation for Lorenz), then their means.
-`learned`: smoothness and precisions by `vfe.dynamics.fit_parameters`, from priors made alike for all.
+`learned`: smoothness and precisions by `vfe.fit`, from priors made alike for all.
 `levels`: the same systems as a `vfe.DynamicModel` of two levels (white noise of the data below, smooth
 noise above), by `vfe.filter` (beside `rmse_blue_filter`) and `vfe.smooth`.
 """
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vfe
-from vfe.dynamics import NonlinearSystem, fit_parameters, smooth_noise_state_space
+from vfe.dynamics import NonlinearSystem, smooth_noise_state_space
 
 SPREAD = 0.5  # of the logarithm of every learned parameter, a priori
 
@@ -50,7 +50,7 @@ def scalar(path: Path, learned: bool, rows: list) -> None:
         sd = y.std()
         # Half of the variance of y is noise, nearly all of it smooth.
         typical = {"smoothness": dt, "state": sd * a, "observation": sd / 2**0.5, "white": sd / 20}
-        fitted = fit_parameters(build, {n: (v, SPREAD) for n, v in typical.items()}, y)
+        fitted = vfe.fit(build, y, prior={n: (v, SPREAD) for n, v in typical.items()})
         model = fitted.model
         print(
             {

@@ -10,7 +10,7 @@ import scipy.optimize
 import scipy.stats
 
 import vfe
-from vfe.dynamics import Collapsed
+from vfe.dynamics import Collapsed, Sessions
 from vfe.dynamics.batches import AT_ONCE, each_series
 from vfe.dynamics.forced_step import forced_step
 
@@ -56,7 +56,7 @@ def energy(point, y):
 
 
 def test_white_noise_and_a_gap_against_the_dense_density(model, series):
-    found = vfe.dem(model, series, scheme=Collapsed())
+    found = vfe.fit(model, series)
     with pytest.raises(ValueError, match="several series"):
         found.place(model)
     for k, y in enumerate(series[..., 0]):
@@ -74,6 +74,24 @@ def test_white_noise_and_a_gap_against_the_dense_density(model, series):
         np.testing.assert_allclose(np.linalg.inv(found.covariance[k]), bend, rtol=1e-4, atol=1e-4)
         laplace = energy(point, y) + np.linalg.slogdet(np.array(bend) / (2 * np.pi))[1] / 2
         assert found.free_energy[k] == pytest.approx(laplace, abs=1e-4)
+
+
+def test_sessions_of_other_lengths_share_what_is_learned(model, series):
+    several = series[0, :, 0], series[1, :7, 0]
+    found = vfe.fit(model, Sessions([y[:, None] for y in several]))
+    prior = lambda point: -scipy.stats.norm(PRIOR[0], np.sqrt(PRIOR[1])).logpdf(point).sum()  # noqa: E731
+
+    def both(point):
+        return sum(energy(point, y) for y in several) - prior(point)
+
+    least = scipy.optimize.minimize(both, PRIOR[0], method="BFGS", options={"gtol": 1e-6})
+    point = np.array([found.parameters.mean[0], found.log_precisions.mean[0]])
+    np.testing.assert_allclose(point, least.x, atol=2e-4)
+    assert found.energy == pytest.approx(both(point), abs=1e-9)
+    alone = vfe.fit(model, Sessions([series[1]]))
+    assert alone.free_energy == pytest.approx(vfe.fit(model, series[1]).free_energy, abs=1e-9)
+    irregular = vfe.fit(model, Sessions([series[0], series[0]], times=[None, 2 * np.arange(12.0)]))
+    assert np.isfinite(irregular.free_energy)
 
 
 def test_smooth_noise_is_learned_with_its_precision():
@@ -95,7 +113,7 @@ def test_smooth_noise_is_learned_with_its_precision():
         observation_precision=vfe.Precision(components=[1.0], mean=0.0, variance=100.0),
     )
     model = vfe.DynamicModel(level, smoothness=s)
-    found = vfe.dem(model, y, scheme=Collapsed(filter=vfe.dynamics.Causal(order=10, floor=0.05)))
+    found = vfe.fit(model, y, scheme=Collapsed(filter=vfe.dynamics.Causal(order=10, floor=0.05)))
     rho = vfe.dynamics.smooth_noise(1.0, s, order=10).autocovariance(np.arange(float(count)))
     K = scipy.linalg.toeplitz(rho) + 0.05**2 * np.eye(count)
     one = np.linalg.solve(K, np.ones(count))
@@ -114,14 +132,21 @@ def test_smooth_noise_is_learned_with_its_precision():
 
 def test_what_cannot_be_learned_is_said(model, series):
     with pytest.raises(ValueError, match="nothing to learn"):
-        vfe.dem(vfe.DynamicModel(vfe.Level(lambda x, v, p: x, lambda x, v, p: -x, states=1)), np.zeros(9),
-                scheme=Collapsed())  # fmt: skip
-    with pytest.raises(ValueError, match="equally spaced"):
-        vfe.dem(model, series[1], times=np.arange(12.0), scheme=vfe.dynamics.Reference())
+        vfe.fit(vfe.DynamicModel(vfe.Level(lambda x, v, p: x, lambda x, v, p: -x, states=1)), np.zeros(9))
+    with pytest.raises(TypeError, match="Collapsed"):
+        vfe.fit(model, series[1], scheme=vfe.dynamics.Reference())
+    with pytest.raises(TypeError, match="wanted a model of a series"):
+        vfe.fit(np.eye(2), series[1])
+    with pytest.raises(ValueError, match="at least one series"):
+        Sessions([])
+    with pytest.raises(ValueError, match="one for each"):
+        vfe.fit(model, Sessions([series[1]]), times=np.arange(12.0))
+    with pytest.raises(ValueError, match="for each"):
+        vfe.fit(model, Sessions([series]))
     with pytest.raises(ValueError, match="max_steps"):
         Collapsed(max_steps=0)
     with pytest.raises(vfe.DivergenceError, match="max_steps=200"):
-        vfe.dem(model, series, scheme=Collapsed(max_steps=1, tolerance=1e-9))
+        vfe.fit(model, series, scheme=Collapsed(max_steps=1, tolerance=1e-9))
 
 
 @pytest.mark.parametrize(("size", "stiff"), [(1, 1.0), (6, 1e2), (20, 1e4), (20, 1e8)])

@@ -8,7 +8,7 @@ import scipy.linalg
 from helpers import assert_close, gaussian_energy
 
 import vfe
-from vfe.dynamics import fit_parameters, smooth_noise, smooth_noise_state_space
+from vfe.dynamics import smooth_noise, smooth_noise_state_space
 
 SYSTEM = {"dt": 0.1, "smoothness": 0.15, "state_sd": 0.8, "observation_sd": 0.5, "white_sd": 0.05}
 
@@ -118,7 +118,7 @@ def test_parameters_by_the_evidence():
 
     for x64 in (False, True):
         with jax.enable_x64(x64):
-            fitted = fit_parameters(build, {"sd": (1.0, 100.0)}, y)
+            fitted = vfe.fit(build, y, prior={"sd": (1.0, 100.0)})
             assert_close(fitted.value["sd"], np.sqrt((y**2).mean()), 1e-5)
             assert_close(fitted.log_sd["sd"], 1 / np.sqrt(2 * 300), 1e-5)
             # n ln sd + n / 2 (1 + ln 2π) at the mode, a prior of deviation 100, a curvature of 2 n.
@@ -127,12 +127,12 @@ def test_parameters_by_the_evidence():
             assert_close(fitted.free_energy.total, wanted + 0.5 * np.log(2 * 300), 1e-6)
     lower, upper = fitted.interval(0.9)["sd"]
     assert_close(np.log(upper / lower), 2 * 1.6448536269514722 / np.sqrt(600), 1e-5)
-    strict = fit_parameters(build, {"sd": (0.5, 1e-3)}, y)
+    strict = vfe.fit(build, y, prior={"sd": (0.5, 1e-3)})
     assert abs(np.log(strict.value["sd"] / 0.5)) < 0.02
     with pytest.raises(ValueError, match="all positive"):
-        fit_parameters(build, {"sd": (0.0, 1.0)}, y)
+        vfe.fit(build, y, prior={"sd": (0.0, 1.0)})
     with pytest.raises(vfe.DivergenceError, match=r"no minimum after 1 steps"):
-        fit_parameters(build, {"sd": (100.0, 100.0)}, y, max_steps=1)
+        vfe.fit(build, y, prior={"sd": (100.0, 100.0)}, max_steps=1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 
 import vfe
-from vfe.dynamics import Autoregression, Components, LocalLevel, LocalTrend, Oscillator, fit
+from vfe.dynamics import Autoregression, Components, LocalLevel, LocalTrend, Oscillator
 
 
 def van_loan(drift, diffusion, interval):
@@ -90,7 +90,7 @@ def wandering():
     y = np.cumsum(rng.normal(size=80)) * 0.5 + rng.normal(size=80)
     y[[10, 11, 40]] = np.nan
     model = Components([LocalLevel(1.0, initial_sd=5.0)], observation_sd=0.5)
-    return y, model, fit(model, y)
+    return y, model, vfe.fit(model, y)
 
 
 def test_the_fit_is_the_mode_and_its_free_energy_is_near_the_integral(wandering):
@@ -144,8 +144,8 @@ def test_the_fit_is_the_mode_and_its_free_energy_is_near_the_integral(wandering)
 def test_free_energy_prefers_the_system_that_made_the_series():
     t = np.arange(120.0)
     y = np.sin(2 * np.pi * 0.08 * t) + 0.3 * draws(3).normal(size=120)
-    rhythm = fit(Components([Oscillator(0.1, 0.05, 1.0)], 0.5), y)
-    level = fit(Components([LocalLevel(0.3, initial_sd=2.0)], 0.5), y)
+    rhythm = vfe.fit(Components([Oscillator(0.1, 0.05, 1.0)], 0.5), y)
+    level = vfe.fit(Components([LocalLevel(0.3, initial_sd=2.0)], 0.5), y)
     ranked = vfe.compare({"level": level, "rhythm": rhythm})
     assert ranked.best == "rhythm"
     assert ranked.differences[1] > 20
@@ -169,7 +169,7 @@ def test_the_interval_before_the_first_sample_does_not_count(wandering):
 def test_masked_samples_are_missing_ones(wandering):
     y, model, found = wandering
     masked = np.ma.masked_invalid(np.where(np.isnan(y), np.nan, y))
-    assert fit(model, masked).free_energy.total == pytest.approx(found.free_energy.total, rel=1e-9)
+    assert vfe.fit(model, masked).free_energy.total == pytest.approx(found.free_energy.total, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_masked_samples_are_missing_ones(wandering):
         (lambda: Components([LocalLevel(1.0)], 1.0).state_space([[1.0], [1.0]]), "intervals has shape"),
         (lambda: Autoregression(0.5, 1.0), r"wanted \(order,\)"),
         (lambda: Autoregression([], 1.0), r"wanted \(order,\)"),
-        (lambda: fit(Components([LocalLevel(1.0)], 1.0), [1.0, np.nan, 2.0]), "at least three"),
-        (lambda: fit(Components([LocalLevel(1.0)], 1.0), [1.0, np.inf, 2.0, 3.0]), "infinite at 1"),
-        (lambda: fit(Components([LocalLevel(1.0)], 1.0), ["a", "b"]), "wanted numbers"),
+        (lambda: vfe.fit(Components([LocalLevel(1.0)], 1.0), [1.0, np.nan, 2.0]), "at least three"),
+        (lambda: vfe.fit(Components([LocalLevel(1.0)], 1.0), [1.0, np.inf, 2.0, 3.0]), "infinite at 1"),
+        (lambda: vfe.fit(Components([LocalLevel(1.0)], 1.0), ["a", "b"]), "wanted numbers"),
     ],
 )
 def test_bad_input_is_refused(call, words):
@@ -198,4 +198,4 @@ def test_bad_input_is_refused(call, words):
 def test_fits_work_the_same_where_x64_is_on(wandering, float64):
     y, model, found = wandering
     assert jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    assert fit(model, y).free_energy.total == pytest.approx(found.free_energy.total, rel=1e-9)
+    assert vfe.fit(model, y).free_energy.total == pytest.approx(found.free_energy.total, rel=1e-9)

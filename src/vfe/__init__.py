@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         StateSpace,
         dem,
         filter,
+        fit,
         generalised_filter,
         smooth,
     )
@@ -170,6 +171,7 @@ __all__ = [
     "dynamics",
     "exact",
     "filter",
+    "fit",
     "free_energy",
     "gamma",
     "gaussian",
@@ -200,6 +202,7 @@ _LATER = {
         "StateSpace",
         "dem",
         "filter",
+        "fit",
         "generalised_filter",
         "smooth",
     ),

@@ -73,7 +73,7 @@ def filter_file(
         folder = out or RUNS / f"filter-{clock.strftime('%Y%m%d-%H%M%S')}"
         check_free(folder)
     with failing(FAILED, traceback):
-        from vfe.dynamics.fit import fit
+        from vfe.dynamics import fit
         from vfe.results.recording import (
             plot_recording,
             recording_headline,

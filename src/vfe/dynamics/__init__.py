@@ -3,16 +3,16 @@
 from vfe.dynamics.attractors import birdsong, double_well, lorenz
 from vfe.dynamics.causal import Causal
 from vfe.dynamics.choices import ChoiceLogits, choice_model
-from vfe.dynamics.collapsed import Collapsed, LearnedLevels
+from vfe.dynamics.collapsed import Collapsed, LearnedLevels, fit_dynamic_model
 from vfe.dynamics.coloured_noise import ColouredNoise
 from vfe.dynamics.convolution import linear_convolution
 from vfe.dynamics.dem import dem
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
 from vfe.dynamics.filter_states import filter_dynamic_model
-from vfe.dynamics.filtering import filter, smooth
-from vfe.dynamics.fit import FittedComponents, fit
-from vfe.dynamics.fitting import FittedParameters, fit_parameters
+from vfe.dynamics.filtering import filter, fit, smooth
+from vfe.dynamics.fitted_components import FittedComponents, fit_components
+from vfe.dynamics.fitted_parameters import FittedParameters, fit_parameters
 from vfe.dynamics.generalised_filter import generalised_filter
 from vfe.dynamics.haemodynamics import haemodynamic
 from vfe.dynamics.level import Level
@@ -22,6 +22,7 @@ from vfe.dynamics.nonlinear_system import NonlinearSystem
 from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
 from vfe.dynamics.reduction import ReducedTrajectory, posterior_as_prior, reduce_dynamic_model
 from vfe.dynamics.reference import Reference
+from vfe.dynamics.sessions import Sessions
 from vfe.dynamics.simulate import Simulated, simulate
 from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.smooth_states import smooth_dynamic_model
@@ -85,6 +86,7 @@ __all__ = [
     "ReducedTrajectory",
     "Reference",
     "Sequential",
+    "Sessions",
     "Simulated",
     "SmoothNoise",
     "Smoothed",
@@ -103,6 +105,8 @@ __all__ = [
     "filter_state_space",
     "filter_volatility",
     "fit",
+    "fit_components",
+    "fit_dynamic_model",
     "fit_parameters",
     "generalised_filter",
     "haemodynamic",

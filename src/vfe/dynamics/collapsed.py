@@ -14,11 +14,13 @@ from vfe.dynamics.batches import each_series
 from vfe.dynamics.causal import Causal
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.filter_states import is_even
+from vfe.dynamics.filtering import fit
 from vfe.dynamics.inversion import read_series, read_times
 from vfe.dynamics.level_process import level_process, noisy_rows
 from vfe.dynamics.precision import released
 from vfe.dynamics.problem import Problem
 from vfe.dynamics.process_filter import Grid, begin, filter_rows, make_grid
+from vfe.dynamics.sessions import Sessions
 from vfe.dynamics.trajectory import Believed, Parameters
 from vfe.perception.status import DivergenceError
 
@@ -48,7 +50,7 @@ class Collapsed(eqx.Module):
 
     **Raises:** `ValueError` for settings out of range.
 
-    **Example:** `vfe.dem(model, y, scheme=vfe.dynamics.Collapsed()).parameters.sd`.
+    **Example:** `vfe.fit(model, y, scheme=vfe.dynamics.Collapsed(max_steps=200))`.
 
     **Source:** Friston et al. 2007, "Variational free energy and the Laplace approximation", with states
     integrated out as in Särkkä 2013, chapter 12.
@@ -117,23 +119,64 @@ class LearnedLevels(eqx.Module):
         )
 
 
-def learn_collapsed(
-    model: DynamicModel, y: Any, times: Any, prior_causes: Any, scheme: Collapsed
+@fit.register
+def fit_dynamic_model(
+    model: DynamicModel,
+    y: Any,
+    *,
+    times: Any = None,
+    prior_causes: Any = None,
+    scheme: Collapsed | None = None,
 ) -> LearnedLevels:
-    """`vfe.dem` with the scheme `Collapsed`."""
+    """Parameters and log-precisions of a dynamic model, states and causes integrated out.
+
+    θ* minimises −ln p(y | θ) − ln p(θ), and F = −ln p(y, θ*) + ½ ln |H / 2π|, H the curvature there; see
+    `vfe.dynamics.Collapsed`. Parameters with a prior variance above zero and precisions with components are
+    learned.
+
+    **Arguments:** `y`: (time, k), NaN where missing; (series, time, k) for series that are learned from one
+    by one; `vfe.dynamics.Sessions` for series that share what is learned; `times`, `prior_causes`: as in
+    `vfe.filter`.
+
+    **Raises:** `ValueError` where nothing is to be learned, and for data that do not fit;
+    `vfe.DivergenceError` where no minimum was found.
+
+    **Example:** `vfe.fit(model, y).parameters.mean[0]`, with `.parameters.sd`, `.log_precisions.mean`.
+
+    **Source:** Särkkä 2013, "Bayesian Filtering and Smoothing", chapter 12.
+    """
+    scheme = Collapsed() if scheme is None else scheme
+    if not isinstance(scheme, Collapsed):
+        raise TypeError(f"fit: got scheme={scheme!r}; wanted vfe.dynamics.Collapsed(...).")
     problem = model.problem
     if not problem.np + problem.nh:
         raise ValueError(
-            "dem: got a model with nothing to learn: no parameter_covariance above zero and no "
+            "fit: got a model with nothing to learn: no parameter_covariance above zero and no "
             "vfe.Precision(components=...). Write vfe.filter(model, y)."
         )
+    shared = isinstance(y, Sessions)
+    if shared and not (times is None and prior_causes is None):
+        raise ValueError(
+            "fit: got Sessions together with times= or prior_causes=; give these to "
+            "vfe.dynamics.Sessions(series, times=..., prior_causes=...), one for each series."
+        )
+    sessions = y if isinstance(y, Sessions) else Sessions([y], [times], [prior_causes])
+    substeps = None if problem.constant else scheme.filter.substeps
+    grids, evens, batched, traced = [], [], False, False
     with jax.enable_x64(True):
-        y, eta, batched = read_series(model, y, prior_causes, "dem", gaps=True)
-        at = read_times(times, y.shape[-2], model.dt, "dem")
-        substeps = None if problem.constant else scheme.filter.substeps
-        grid, _ = make_grid(at, y, eta, substeps)
-        found = _learn(problem, model, grid, scheme, is_even(at), batched, noisy_rows(problem))
-        if not isinstance(y, Tracer):
+        for series, own, causes in zip(sessions.series, sessions.times, sessions.prior_causes, strict=True):
+            series, eta, batched = read_series(model, series, causes, "fit", gaps=True)
+            if shared and batched:
+                raise ValueError(
+                    f"fit: got a session of shape {series.shape}; wanted (time, {model.data_size}) for "
+                    "each."
+                )
+            at = read_times(own, series.shape[-2], model.dt, "fit")
+            grids.append(make_grid(at, series, eta, substeps)[0])
+            evens.append(is_even(at))
+            traced = traced or isinstance(series, Tracer)
+        found = _learn(problem, model, tuple(grids), scheme, tuple(evens), batched, noisy_rows(problem))
+        if not traced:
             found = jax.tree.map(np.asarray, found)
             _check(found, scheme)
     return released(found)
@@ -155,9 +198,9 @@ class State(NamedTuple):
 def _learn(
     problem: Problem,
     model: DynamicModel,
-    grid: Grid,
+    grids: tuple[Grid, ...],
     scheme: Collapsed,
-    even: bool,
+    evens: tuple[bool, ...],
     batched: bool,
     noisy: tuple[tuple[bool, ...], ...],
 ) -> LearnedLevels:
@@ -170,23 +213,26 @@ def _learn(
     centre = jnp.concatenate([jnp.zeros(npar), jnp.asarray(problem.log_precision_mean)])
     reach = jnp.concatenate([1 / jnp.sqrt(jnp.diagonal(prior)[:npar]), jnp.ones(nh)])
 
-    def one(grid: Grid) -> LearnedLevels:
-        there = ~jnp.isnan(grid.y)
-        seen = there[:, :, None] & there[:, None, :]
+    def surprise(point: Array, grid: Grid, even: bool) -> tuple[Array, tuple[Array, Array]]:
+        """−ln p of a series, and what was expected of every row."""
+        free = point[:npar], point[npar:]
+        process = level_process(model, settings.order, settings.floor, free, noisy)
+        report = lambda row: (row.surprise, row.expected, row.spread)  # noqa: E731
+        found = filter_rows(process, begin(process), grid, settings.iterations, even, report)[1]
+        return found[0].sum(), found[1:]
 
-        def energy(point: Array) -> tuple[Array, tuple[Array, Array]]:
-            free = point[:npar], point[npar:]
-            process = level_process(model, settings.order, settings.floor, free, noisy)
-            report = lambda row: (row.surprise, row.expected, row.spread)  # noqa: E731
-            found = filter_rows(process, begin(process), grid, settings.iterations, even, report)[1]
+    def one(grids: tuple[Grid, ...]) -> LearnedLevels:
+        def energy(point: Array) -> Array:
             away = point - centre
-            return found[0].sum() + away @ prior @ away / 2 - constant, found[1:]
+            values = [surprise(point, grid, even)[0] for grid, even in zip(grids, evens, strict=True)]
+            return sum(values) + away @ prior @ away / 2 - constant
 
-        def derivatives(point: Array) -> tuple[Array, Array, Array]:
-            """Energy, gradient, and the curvature expected under the model, from first derivatives."""
+        def derivatives_of(grid: Grid, even: bool, point: Array) -> tuple[Array, Array, Array]:
+            there = ~jnp.isnan(grid.y)
+            seen = there[:, :, None] & there[:, None, :]
 
             def both(point: Array) -> tuple[Any, Any]:
-                value, expected = energy(point)
+                value, expected = surprise(point, grid, even)
                 return (value, expected), (value, expected[1])
 
             (gradient, (moved, widened)), (value, spread) = jax.jacfwd(both, has_aux=True)(point)
@@ -195,8 +241,16 @@ def _learn(
             inverse = jnp.linalg.inv(jnp.where(seen, spread, jnp.eye(spread.shape[-1])))
             shares = jnp.einsum("tij,tjkb->tikb", inverse, widened)
             curvature = jnp.einsum("tia,tij,tjb->ab", moved, inverse, moved)
-            curvature = curvature + jnp.einsum("tija,tjib->ab", shares, shares) / 2 + prior
+            curvature = curvature + jnp.einsum("tija,tjib->ab", shares, shares) / 2
             return value, gradient, (curvature + curvature.T) / 2
+
+        def derivatives(point: Array) -> tuple[Array, Array, Array]:
+            """Energy, gradient, and the curvature expected under the model, from first derivatives."""
+            parts = [derivatives_of(*pair, point) for pair in zip(grids, evens, strict=True)]
+            value, gradient, curvature = (sum(part) for part in zip(*parts, strict=True))
+            away = point - centre
+            value = value + away @ prior @ away / 2 - constant
+            return value, gradient + prior @ away, curvature + prior
 
         def step_of(state: State) -> tuple[Array, Array]:
             curvature = state.curvature * reach[:, None] * reach
@@ -223,7 +277,7 @@ def _learn(
         first = State(centre, *derivatives(centre), jnp.zeros(()), jnp.zeros((), int), jnp.zeros(()))
         end = jax.lax.while_loop(going, advance, first._replace(promise=step_of(first)[1]))
         # The filter's loops have no length to go back along: forward over forward.
-        curvature = jax.jacfwd(jax.jacfwd(lambda point: energy(point)[0]))(end.point)
+        curvature = jax.jacfwd(jax.jacfwd(energy))(end.point)
         curvature = (curvature + curvature.T) / 2
         covariance = jnp.linalg.inv(curvature)
         p, h = end.point[:npar], end.point[npar:]
@@ -240,8 +294,9 @@ def _learn(
         )
 
     if not batched:
-        return one(grid)
-    return each_series(lambda before, eta, y: one(Grid(grid.step, before, eta, y)), *grid[1:])
+        return one(grids)
+    step, *several = grids[0]
+    return each_series(lambda before, eta, y: one((Grid(step, before, eta, y),)), *several)
 
 
 def _check(found: LearnedLevels, scheme: Collapsed) -> None:
@@ -250,7 +305,7 @@ def _check(found: LearnedLevels, scheme: Collapsed) -> None:
     if bad.any():
         which = int(bad.argmax())
         raise DivergenceError(
-            f"dem: no minimum of −ln p(y, θ) was found for series {which}: after {steps[which]} steps "
+            f"fit: no minimum of −ln p(y, θ) was found for series {which}: after {steps[which]} steps "
             f"(at most {scheme.max_steps}) another still promises {promise[which]:.3g} nats. Give "
             "priors nearer to the data (parameters=, Precision(mean=...)) or narrower ones, or more steps "
             "(vfe.dynamics.Collapsed(max_steps=200))."

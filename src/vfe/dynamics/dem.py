@@ -1,8 +1,7 @@
 """`vfe.dem`: states, then parameters, then precisions of a dynamic model, until F settles."""
 
-from typing import Any, overload
+from typing import Any
 
-from vfe.dynamics.collapsed import Collapsed, LearnedLevels, learn_collapsed
 from vfe.dynamics.dem_scheme import invert
 from vfe.dynamics.dynamic_model import DynamicModel
 from vfe.dynamics.inversion import run
@@ -12,26 +11,9 @@ from vfe.dynamics.reference import Reference
 from vfe.dynamics.trajectory import Trajectory
 
 
-@overload
 def dem(
     model: DynamicModel, y: Any, *, prior_causes: Any = None, scheme: Reference | None = None
-) -> Trajectory: ...
-
-
-@overload
-def dem(
-    model: DynamicModel, y: Any, *, times: Any = None, prior_causes: Any = None, scheme: Collapsed
-) -> LearnedLevels: ...
-
-
-def dem(
-    model: DynamicModel,
-    y: Any,
-    *,
-    times: Any = None,
-    prior_causes: Any = None,
-    scheme: Reference | Collapsed | None = None,
-) -> Trajectory | LearnedLevels:
+) -> Trajectory:
     """Dynamic expectation maximisation: q(states) q(parameters) q(log-precisions), each Gaussian.
 
     Sweeps over the series: states move as in `vfe.filter`, with the effect of the uncertainty of
@@ -39,16 +21,13 @@ def dem(
     regularised Newton step. For a static linear model: restricted maximum likelihood, parametric empirical
     Bayes.
 
-    That is the published scheme, `vfe.dynamics.Reference`; it is sure of too much.
-    `vfe.dynamics.Collapsed()` integrates the states out instead, and its intervals cover.
+    This is the published scheme. It takes the derivatives of an embedded series for independent data and is
+    sure of too much; `vfe.fit`, which integrates the states out, has intervals that cover.
 
     **Arguments:** as `vfe.filter` of a dynamic model; parameters with a prior variance above zero and
-    precisions with components are learned. `times`: of samples, with `Collapsed`, which also takes NaN.
+    precisions with components are learned.
 
-    **Returns:** a `vfe.dynamics.Trajectory`; from `Collapsed`, `vfe.dynamics.LearnedLevels`.
-
-    **Raises:** as `vfe.filter`; with `Collapsed` also `ValueError` where nothing is to be learned, and
-    `vfe.DivergenceError` where no minimum was found.
+    **Raises:** as `vfe.filter`.
 
     **Example:** `vfe.dem(model, y).parameters.mean[0]`, with `.parameters.sd`, `.log_precisions.mean`.
 
@@ -57,13 +36,6 @@ def dem(
     """
     if not isinstance(model, DynamicModel):
         raise TypeError(f"dem: got a {type(model).__name__}; wanted a vfe.DynamicModel.")
-    if isinstance(scheme, Collapsed):
-        return learn_collapsed(model, y, times, prior_causes, scheme)
-    if times is not None:
-        raise ValueError(
-            "dem: got times= for vfe.dynamics.Reference, which embeds equally spaced samples; write "
-            "scheme=vfe.dynamics.Collapsed()."
-        )
     return run(_scheme, model, y, prior_causes, scheme or Reference(), "dem")
 
 

@@ -1,4 +1,4 @@
-"""The two verbs of time: what is believed so far, and in hindsight."""
+"""The verbs of time: what is believed so far, in hindsight, and what is learned from whole series."""
 
 import functools
 from typing import Any
@@ -41,6 +41,29 @@ def smooth(model: Any, y: Any, **options: Any) -> Any:
     **Source:** Rauch, Tung and Striebel 1965.
     """
     raise TypeError(_no_model("smooth", model))
+
+
+@functools.singledispatch
+def fit(model: Any, y: Any, **options: Any) -> Any:
+    """What does not move: numbers of a model from whole series, with error bars and F.
+
+    States are integrated out.
+
+    For `vfe.dynamics.Components`: takes `intervals=`, returns `vfe.dynamics.FittedComponents`. For a
+    `vfe.DynamicModel`: takes `times=` and `prior_causes=`, returns `vfe.dynamics.LearnedLevels`. For a
+    function from a dictionary of positive numbers to a `vfe.StateSpace`: takes `prior=`, returns
+    `vfe.dynamics.FittedParameters`.
+
+    **Arguments:** `model`: a model of a series; `y`: the series, NaN where missing.
+
+    **Raises:** `TypeError` for something that is no model of a series; `ValueError` for data that do not
+    fit it; `vfe.DivergenceError` where no minimum was found.
+
+    **Example:** `vfe.fit(vfe.dynamics.Components([vfe.dynamics.LocalLevel()]), y).free_energy`.
+
+    **Source:** MacKay 2003, "Information Theory, Inference, and Learning Algorithms", chapter 27.
+    """
+    raise TypeError(_no_model("fit", model))
 
 
 def _no_model(verb: str, model: Any) -> str:

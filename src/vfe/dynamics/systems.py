@@ -25,7 +25,7 @@ class Dynamics(NamedTuple):
 
 
 class AbstractSystem(eqx.Module):
-    """A part of a series. Its numbers are learned by `vfe.dynamics.fit`, those in `positive` by their logs.
+    """A part of a series. Its numbers are learned by `vfe.fit`, those in `positive` by their logs.
 
     `spread`: the standard deviation of the prior of each number that is learned (of its logarithm, for
     positive ones), around the value given; `noise`: whether estimates of a series leave it out.

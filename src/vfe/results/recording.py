@@ -13,7 +13,7 @@ from vfe.results.style import BLUE, COLOURS, INK, ORANGE, PALE, RED, style
 if TYPE_CHECKING:
     import xarray as xr
 
-    from vfe.dynamics.fit import FittedComponents
+    from vfe.dynamics.fitted_components import FittedComponents
     from vfe.dynamics.records import Record
 
 

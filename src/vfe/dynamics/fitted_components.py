@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vfe.densities import LOG_2PI
 from vfe.dynamics.filtering import filter as filter_verb
+from vfe.dynamics.filtering import fit as fit_verb
 from vfe.dynamics.filtering import smooth as smooth_verb
 from vfe.dynamics.minimum import laplace_free_energy, minimum
 from vfe.dynamics.smoothed import Smoothed
@@ -58,7 +59,10 @@ class FittedComponents(eqx.Module):
         return "\n".join(lines)
 
 
-def fit(model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200) -> FittedComponents:
+@fit_verb.register
+def fit_components(
+    model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200
+) -> FittedComponents:
     """Fit the numbers of systems to one series, states integrated out exactly.
 
     θ* minimises −ln p(y | θ) − ln p(θ), θ the logs of positive numbers (and coefficients themselves), with
@@ -75,18 +79,13 @@ def fit(model: Components, y: Any, *, intervals: Any = 1.0, max_steps: int = 200
     **Example:**
     ```python
     level = vfe.dynamics.LocalLevel(rate=30.0, initial_mean=1000.0, initial_sd=500.0)
-    found = vfe.dynamics.fit(vfe.dynamics.Components([level], observation_sd=100.0), y)
+    found = vfe.fit(vfe.dynamics.Components([level], observation_sd=100.0), y)
     print(found)
     found.smoothed.plot()
     ```
 
     **Source:** Harvey 1989 (likelihood by the Kalman filter); MacKay 2003, chapter 27 (Laplace's method).
     """
-    if not isinstance(model, Components):
-        raise TypeError(
-            f"fit: got a {type(model).__name__}; wanted "
-            "vfe.dynamics.Components([system], observation_sd=...)."
-        )
     y = _series(y)
     model.state_space(intervals)  # refuses intervals that do not fit, before anything is computed
     fields = _fields(model)

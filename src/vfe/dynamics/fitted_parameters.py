@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vfe.dynamics.filtering import filter as filter_verb
+from vfe.dynamics.filtering import fit
 from vfe.dynamics.minimum import laplace_free_energy, minimum
 from vfe.dynamics.precision import released
 from vfe.dynamics.state_space import StateSpace, double
@@ -50,11 +51,12 @@ class FittedParameters(eqx.Module):
         return {n: (value / by, value * by) for n, (value, by) in ends.items()}
 
 
+@fit.register(Callable)
 def fit_parameters(
     build: Callable[[dict[str, Array]], StateSpace],
-    prior: Mapping[str, tuple[float, float]],
     y: Any,
     *,
+    prior: Mapping[str, tuple[float, float]],
     inputs: Any = None,
     start: Mapping[str, float] | None = None,
     max_steps: int = 200,
@@ -78,7 +80,7 @@ def fit_parameters(
         return vfe.dynamics.smooth_noise_state_space(
             [[-0.5]], [[1.0]], dt=0.1, smoothness=p["s"], state_sd=1.0, observation_sd=p["v"], white_sd=0.03
         )
-    fitted = vfe.dynamics.fit_parameters(build, {"s": (0.1, 1.0), "v": (0.5, 1.0)}, y)
+    fitted = vfe.fit(build, y, prior={"s": (0.1, 1.0), "v": (0.5, 1.0)})
     vfe.smooth(fitted.model, y).mean, fitted.interval()
     ```
 
@@ -88,12 +90,12 @@ def fit_parameters(
     values = np.array([[*prior[n], (start or {}).get(n, prior[n][0])] for n in names], dtype=float)
     if not names or not (np.isfinite(values).all() and (values > 0).all()):
         raise ValueError(
-            f"fit_parameters: got prior={dict(prior)} and start={start}; wanted a typical value and the "
+            f"fit: got prior={dict(prior)} and start={start}; wanted a typical value and the "
             "standard deviation of the logarithm for every parameter, and starts, all positive."
         )
     unknown = sorted(set(start or {}) - set(names))
     if unknown:
-        raise ValueError(f"fit_parameters: start has {unknown}; the parameters are {list(names)}.")
+        raise ValueError(f"fit: start has {unknown}; the parameters are {list(names)}.")
     typical, spread, first = np.log(values[:, 0]), values[:, 1], np.log(values[:, 2])
     with jax.enable_x64(True):
         y = double("fit_parameters: y", y)
@@ -106,7 +108,7 @@ def fit_parameters(
         found = minimum(energy, first, y, max_steps=max_steps, gtol=0.1 * tolerance)
         if not np.isfinite(found.value) or found.gradient > tolerance:
             raise DivergenceError(
-                f"fit_parameters: no minimum after {found.steps} steps: the gradient left is "
+                f"fit: no minimum after {found.steps} steps: the gradient left is "
                 f"{found.gradient:.3g}, wanted {tolerance:g} (nats per unit of the logarithm). Start "
                 "elsewhere (start=), allow more (max_steps=, tolerance=), or give narrower priors."
             )

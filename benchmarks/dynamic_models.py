@@ -21,6 +21,7 @@ from timing import interleaved, ratio
 
 import vfe
 from vfe.dynamics import Reference
+from vfe.dynamics.levels.smoothness import embedding_windows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import dynamic_cases as cases
@@ -61,7 +62,7 @@ def plain_filter(data: dict[str, np.ndarray]) -> np.ndarray:
     n, d, s = 7, 3, float(data["opt_s"][0])
     values, y = data["prior_pE"], data["Y"].T
     f_x, g_x, f_v = values[:4].reshape(2, 2).T, values[4:12].reshape(2, 4).T, values[12:14, None]
-    R = vfe.dynamics.smoothness.smoothness_precision(n, s)
+    R = vfe.dynamics.smoothness_precision(n, s)
     one, some = np.eye(n), np.eye(n, d)
     g = np.block([[g_x], [np.zeros((1, 2))]]), np.array([[0.0]] * 4 + [[-1.0]])
     Pi = scipy.linalg.block_diag(
@@ -77,9 +78,7 @@ def plain_filter(data: dict[str, np.ndarray]) -> np.ndarray:
     shift = np.kron(np.eye(n, k=1), np.eye(4))
     weighted = E.T @ Pi
     J = np.block([[D - weighted @ E, -weighted @ E_y], [np.zeros((4 * n, len(D))), shift]])
-    weights, which, samples = vfe.dynamics.smoothness.embedding_windows(
-        len(y), n, np.arange(1.0, len(y) + 1)
-    )
+    weights, which, samples = embedding_windows(len(y), n, np.arange(1.0, len(y) + 1))
     u, found = np.zeros(len(D)), []
     for t in range(len(y)):
         embedded = (weights[which[t]] @ y[samples[t]]).ravel()

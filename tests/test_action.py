@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 
 import vfe
 from vfe.action.reflex_scheme import run_reflexes
-from vfe.dynamics.smooth_series import smooth_series
+from vfe.dynamics.levels.smooth_series import smooth_series
 
 
 def near(got, wanted, tolerance):

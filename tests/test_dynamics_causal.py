@@ -11,8 +11,8 @@ import scipy.stats
 
 import vfe
 from vfe.dynamics import Causal, Reference, smooth_noise
-from vfe.dynamics.augmented import discretise_forward
-from vfe.dynamics.smooth_noise import discretise
+from vfe.dynamics.linear.smooth_noise import discretise
+from vfe.dynamics.paths.augmented import discretise_forward
 
 DT, ORDER, FLOOR = 0.1, 4, 1e-2
 SCHEME = Causal(order=ORDER, floor=FLOOR)

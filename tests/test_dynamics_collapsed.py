@@ -11,8 +11,8 @@ import scipy.stats
 
 import vfe
 from vfe.dynamics import Collapsed, Sessions
-from vfe.dynamics.batches import AT_ONCE, each_series
-from vfe.dynamics.forced_step import forced_step
+from vfe.dynamics.generalised.batches import AT_ONCE, each_series
+from vfe.dynamics.generalised.forced_step import forced_step
 
 STATE_PRECISION, START = 4.0, 0.5
 PRIOR = np.array([0.3, 1.0]), np.array([0.04, 2.0])  # decay, log-precision: means, variances

@@ -10,15 +10,15 @@ import pytest
 import scipy.linalg
 from dynamic_cases import FOLDER, load
 
-from vfe.dynamics.dependence import depends_on
-from vfe.dynamics.local_linear import (
+from vfe.dynamics.generalised.local_linear import (
     driven_exponential,
     local_linear_step,
     log_determinant,
     regularised_inverse,
     regularised_step,
 )
-from vfe.dynamics.smoothness import embed, smoothness_covariance, smoothness_precision
+from vfe.dynamics.levels.dependence import depends_on
+from vfe.dynamics.levels.smoothness import embed, smoothness_covariance, smoothness_precision
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.core]
 

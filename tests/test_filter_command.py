@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 import vfe
 from vfe.cli import app
-from vfe.dynamics.records import read_record
-from vfe.dynamics.starting import starting
+from vfe.dynamics.linear.records import read_record
+from vfe.dynamics.linear.starting import starting
 
 RUN = CliRunner()
 

@@ -42,7 +42,7 @@ def filter_file(
     model, config.json and, with --report, report.html.
     """
     from vfe.cli import FAILED, RUNS, USAGE, failing, print_headline
-    from vfe.dynamics.starting import SYSTEMS, starting
+    from vfe.dynamics.linear.starting import SYSTEMS, starting
 
     console = Console()
     if system == "list":
@@ -59,7 +59,7 @@ def filter_file(
         return
     os.environ.setdefault("MPLBACKEND", "Agg")
     with failing(USAGE, traceback):
-        from vfe.dynamics.records import read_record
+        from vfe.dynamics.linear.records import read_record
         from vfe.results.folders import check_free
 
         if file is None:

@@ -12,9 +12,9 @@ from vfe.action.acted import Acted, World
 from vfe.action.active_system import ActiveSystem
 from vfe.action.numbers import numbers
 from vfe.action.reflex_scheme import run_reflexes
-from vfe.dynamics.inversion import describe
-from vfe.dynamics.outcome import Outcome
-from vfe.dynamics.smooth_series import smooth_series
+from vfe.dynamics.generalised.inversion import describe
+from vfe.dynamics.generalised.outcome import Outcome
+from vfe.dynamics.levels.smooth_series import smooth_series
 from vfe.perception import DivergenceError
 
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from vfe.dynamics.trajectory import Trajectory
+from vfe.dynamics.levels.trajectory import Trajectory
 
 
 class World(eqx.Module):

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 
 from vfe.action.numbers import numbers
 from vfe.action.process import Process
-from vfe.dynamics.dynamic_model import DynamicModel
-from vfe.dynamics.noise_precision import matrix
+from vfe.dynamics.levels.dynamic_model import DynamicModel
+from vfe.dynamics.levels.noise_precision import matrix
 
 # What prediction errors weigh for action, and what action costs, if nothing is said.
 REFLEX, EFFORT = math.exp(2), math.exp(-2)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from vfe.action.numbers import numbers
-from vfe.dynamics.dependence import depends_on
-from vfe.dynamics.noise_precision import matrix
+from vfe.dynamics.levels.dependence import depends_on
+from vfe.dynamics.levels.noise_precision import matrix
 
 
 class Slopes(eqx.Module):

@@ -13,10 +13,15 @@ from jaxtyping import Array, Float
 from vfe.action.active_system import ActiveSystem
 from vfe.action.process import Slopes
 from vfe.action.world_motion import by_action, motion_jacobian, settle
-from vfe.dynamics.local_linear import driven_exponential, regularised_inverse
-from vfe.dynamics.problem import Learned, Problem
-from vfe.dynamics.smoothness import derivative_operator, embed, embedding_windows, smoothness_precision
-from vfe.dynamics.states import Course, error_jacobian, errors, jacobian_at
+from vfe.dynamics.generalised.local_linear import driven_exponential, regularised_inverse
+from vfe.dynamics.generalised.states import Course, error_jacobian, errors, jacobian_at
+from vfe.dynamics.levels.problem import Learned, Problem
+from vfe.dynamics.levels.smoothness import (
+    derivative_operator,
+    embed,
+    embedding_windows,
+    smoothness_precision,
+)
 
 # Beliefs have a weak prior about zero at every order.
 FIRM = math.exp(-8)

@@ -1,36 +1,29 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
-from vfe.dynamics.attractors import birdsong, double_well, lorenz
-from vfe.dynamics.causal import Causal
-from vfe.dynamics.choices import ChoiceLogits, choice_model
-from vfe.dynamics.collapsed import Collapsed, LearnedLevels, fit_dynamic_model
-from vfe.dynamics.coloured_noise import ColouredNoise
-from vfe.dynamics.convolution import linear_convolution
-from vfe.dynamics.dem import dem
-from vfe.dynamics.dynamic_model import DynamicModel
-from vfe.dynamics.exact_filtering import filter_state_space, smooth_state_space
-from vfe.dynamics.filter_states import filter_dynamic_model
 from vfe.dynamics.filtering import filter, fit, smooth
-from vfe.dynamics.fitted_components import FittedComponents, fit_components
-from vfe.dynamics.fitted_parameters import FittedParameters, fit_parameters
-from vfe.dynamics.generalised_filter import generalised_filter
-from vfe.dynamics.haemodynamics import haemodynamic
-from vfe.dynamics.level import Level
-from vfe.dynamics.methods import ParallelInTime, Sequential
-from vfe.dynamics.noise_precision import Precision
-from vfe.dynamics.nonlinear_system import NonlinearSystem
-from vfe.dynamics.path_smoothing import SmoothedPath, smooth_nonlinear_system
-from vfe.dynamics.reduction import ReducedTrajectory, posterior_as_prior, reduce_dynamic_model
-from vfe.dynamics.reference import Reference
-from vfe.dynamics.sessions import Sessions
-from vfe.dynamics.simulate import Simulated, simulate
-from vfe.dynamics.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
-from vfe.dynamics.smooth_states import smooth_dynamic_model
-from vfe.dynamics.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
-from vfe.dynamics.smoothness import embed, smoothness_covariance, smoothness_precision
-from vfe.dynamics.state_space import StateSpace
-from vfe.dynamics.state_trajectory import CausalNow, CausalState, ForecastLevels, StateTrajectory
-from vfe.dynamics.systems import (
+from vfe.dynamics.generalised.dem import dem
+from vfe.dynamics.generalised.generalised_filter import generalised_filter
+from vfe.dynamics.generalised.reduction import ReducedTrajectory, posterior_as_prior, reduce_dynamic_model
+from vfe.dynamics.generalised.reference import Reference
+from vfe.dynamics.levels.attractors import birdsong, double_well, lorenz
+from vfe.dynamics.levels.convolution import linear_convolution
+from vfe.dynamics.levels.dynamic_model import DynamicModel
+from vfe.dynamics.levels.haemodynamics import haemodynamic
+from vfe.dynamics.levels.level import Level
+from vfe.dynamics.levels.noise_precision import Precision
+from vfe.dynamics.levels.sessions import Sessions
+from vfe.dynamics.levels.simulate import Simulated, simulate
+from vfe.dynamics.levels.smoothness import embed, smoothness_covariance, smoothness_precision
+from vfe.dynamics.levels.trajectory import Believed, FreeEnergyInTime, Parameters, Trajectory
+from vfe.dynamics.linear.coloured_noise import ColouredNoise
+from vfe.dynamics.linear.exact_filtering import filter_state_space, smooth_state_space
+from vfe.dynamics.linear.fitted_components import FittedComponents, fit_components
+from vfe.dynamics.linear.fitted_parameters import FittedParameters, fit_parameters
+from vfe.dynamics.linear.methods import ParallelInTime, Sequential
+from vfe.dynamics.linear.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
+from vfe.dynamics.linear.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
+from vfe.dynamics.linear.state_space import StateSpace
+from vfe.dynamics.linear.systems import (
     AbstractSystem,
     Autoregression,
     Components,
@@ -38,15 +31,22 @@ from vfe.dynamics.systems import (
     LocalTrend,
     Oscillator,
 )
-from vfe.dynamics.trajectory import Believed, FreeEnergyInTime, Parameters, Trajectory
-from vfe.dynamics.volatility import (
+from vfe.dynamics.paths.causal import Causal
+from vfe.dynamics.paths.collapsed import Collapsed, LearnedLevels, fit_dynamic_model
+from vfe.dynamics.paths.filter_states import filter_dynamic_model
+from vfe.dynamics.paths.nonlinear_system import NonlinearSystem
+from vfe.dynamics.paths.path_smoothing import SmoothedPath, smooth_nonlinear_system
+from vfe.dynamics.paths.smooth_states import smooth_dynamic_model
+from vfe.dynamics.paths.state_trajectory import CausalNow, CausalState, ForecastLevels, StateTrajectory
+from vfe.dynamics.volatility.choices import ChoiceLogits, choice_model
+from vfe.dynamics.volatility.volatility import (
     BinaryInput,
     ContinuousInput,
     EnhancedUpdate,
     HierarchicalGaussianFilter,
     StandardUpdate,
 )
-from vfe.dynamics.volatility_filter import FilteredVolatility, filter_volatility
+from vfe.dynamics.volatility.volatility_filter import FilteredVolatility, filter_volatility
 
 __all__ = [
     "AbstractSystem",

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vfe.dynamics.state_trajectory import StateTrajectory
+from vfe.dynamics.paths.state_trajectory import StateTrajectory
 from vfe.results.style import BLUE, COLOURS, INK, figure_axes, style
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from vfe.results.style import BLUE, COLOURS, INK, ORANGE, PALE, RED, style
 if TYPE_CHECKING:
     import xarray as xr
 
-    from vfe.dynamics.fitted_components import FittedComponents
-    from vfe.dynamics.records import Record
+    from vfe.dynamics.linear.fitted_components import FittedComponents
+    from vfe.dynamics.linear.records import Record
 
 
 def recording_to_xarray(record: "Record", fitted: "FittedComponents") -> "xr.Dataset":

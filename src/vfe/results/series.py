@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vfe.dynamics.path_smoothing import SmoothedPath
-from vfe.dynamics.smoothed import Filtered, Gaussian, Smoothed
+from vfe.dynamics.linear.smoothed import Filtered, Gaussian, Smoothed
+from vfe.dynamics.paths.path_smoothing import SmoothedPath
 from vfe.results.style import BLUE, COLOURS, INK, ORANGE, PALE, figure_axes, style
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from vfe.results.style import BLUE, COLOURS, INK, ORANGE, PALE, figure_axes, sty
 if TYPE_CHECKING:
     import xarray as xr
 
-    from vfe.dynamics.volatility_filter import FilteredVolatility
+    from vfe.dynamics.volatility.volatility_filter import FilteredVolatility
 
 
 def volatility_to_xarray(found: "FilteredVolatility") -> "xr.Dataset":

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from vfe.action.active_system import ActiveSystem
 from vfe.action.process import Process
-from vfe.dynamics.dynamic_model import DynamicModel
-from vfe.dynamics.level import Level
+from vfe.dynamics.levels.dynamic_model import DynamicModel
+from vfe.dynamics.levels.level import Level
 
 
 def limb(

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from vfe.action.active_system import ActiveSystem
 from vfe.action.process import Process
-from vfe.dynamics.dynamic_model import DynamicModel
-from vfe.dynamics.level import Level
+from vfe.dynamics.levels.dynamic_model import DynamicModel
+from vfe.dynamics.levels.level import Level
 
 RETINA = np.linspace(-2, 2, 9)
 WIDTH = 0.6

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from vfe.action.active_system import ActiveSystem
 from vfe.action.process import Process
-from vfe.dynamics.dynamic_model import DynamicModel
-from vfe.dynamics.level import Level
+from vfe.dynamics.levels.dynamic_model import DynamicModel
+from vfe.dynamics.levels.level import Level
 
 START = (0.9, 1.6, 0.0, 0.0)
 

@@ -1,0 +1,1 @@
+"""The published schemes in generalised coordinates: DEM and generalised filtering."""

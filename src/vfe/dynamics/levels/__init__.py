@@ -1,0 +1,1 @@
+"""Hierarchies of levels in continuous time: the model, ready-made ones, and courses drawn from them."""

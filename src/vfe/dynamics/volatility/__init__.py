@@ -1,0 +1,1 @@
+"""The hierarchical Gaussian filter, and choices of who learns by it."""

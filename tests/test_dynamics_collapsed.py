@@ -13,6 +13,7 @@ import vfe
 from vfe.dynamics import Collapsed, Sessions
 from vfe.dynamics.generalised.batches import AT_ONCE, each_series
 from vfe.dynamics.generalised.forced_step import forced_step
+from vfe.dynamics.linear.smooth_noise import unit_system
 
 STATE_PRECISION, START = 4.0, 0.5
 PRIOR = np.array([0.3, 1.0]), np.array([0.04, 2.0])  # decay, log-precision: means, variances
@@ -128,6 +129,57 @@ def test_smooth_noise_is_learned_with_its_precision():
     assert found.log_precisions.mean[0] == pytest.approx(np.log(precision), abs=2e-3)
     assert found.parameters.sd[0] == pytest.approx((precision * one.sum()) ** -0.5, rel=2e-3)
     assert found.log_precisions.sd[0] == pytest.approx((2 / count) ** 0.5, rel=2e-3)
+
+
+def test_smoothness_is_learned_against_the_dense_density():
+    """A known mean seen in smooth noise of unknown precision and smoothness."""
+    rng, count, order, floor = np.random.default_rng(3), 50, 8, 0.02
+
+    drift, _, output = unit_system(order)
+
+    def covariance(s):
+        step = scipy.linalg.expm(drift / (np.sqrt(2) * s))
+        rho = [output @ np.linalg.matrix_power(step, lag) @ output for lag in range(count)]
+        return scipy.linalg.toeplitz(rho) + floor**2 * np.eye(count)
+
+    y = np.linalg.cholesky(covariance(1.2)) @ rng.normal(size=count)
+
+    def level(**smoothness):
+        return vfe.Level(
+            lambda x, v, p: x,
+            lambda x, v, p: -x,
+            states=1,
+            initial_covariance=1e-10,
+            state_precision=1e10,
+            state_smoothness=0.0,
+            observation_precision=vfe.Precision(components=[1.0], mean=0.0, variance=4.0),
+            **smoothness,
+        )
+
+    def energy(point):
+        density = scipy.stats.multivariate_normal(
+            np.zeros(count), np.exp(-point[0]) * covariance(np.exp(point[1]))
+        )
+        prior = scipy.stats.norm([0, np.log(0.8)], [2, 1]).logpdf(point).sum()
+        return -density.logpdf(y) - prior
+
+    least = scipy.optimize.minimize(energy, [0, 0], method="BFGS", options={"gtol": 1e-5})
+    unknown = vfe.dynamics.Smoothness(0.8, 1.0)
+    scheme = Collapsed(filter=vfe.dynamics.Causal(order=order, floor=floor))
+    for model in (
+        vfe.DynamicModel(level(), order=3, smoothness=unknown),
+        vfe.DynamicModel(level(smoothness=unknown), order=3, smoothness=0.0),
+    ):
+        found = vfe.fit(model, y, scheme=scheme)
+        point = np.array([found.log_precisions.mean[0], found.log_smoothness.mean[0]])
+        np.testing.assert_allclose(point, least.x, atol=2e-4)
+        assert found.energy == pytest.approx(energy(point), abs=1e-6)
+        assert 0.05 < found.log_smoothness.sd[0] < 0.5
+        placed = found.place(model)
+        assert not placed.learned_smoothness
+        assert placed.smoothness_in_samples(0)[0] == pytest.approx(np.exp(point[1]))
+    with pytest.raises(ValueError, match="log_sd"):
+        vfe.dynamics.Smoothness(1.0, 0.0)
 
 
 def test_what_cannot_be_learned_is_said(model, series):

@@ -9,6 +9,7 @@ from vfe.dynamics.levels.attractors import birdsong, double_well, lorenz
 from vfe.dynamics.levels.convolution import linear_convolution
 from vfe.dynamics.levels.dynamic_model import DynamicModel
 from vfe.dynamics.levels.haemodynamics import haemodynamic
+from vfe.dynamics.levels.learned_smoothness import Smoothness
 from vfe.dynamics.levels.level import Level
 from vfe.dynamics.levels.noise_precision import Precision
 from vfe.dynamics.levels.sessions import Sessions
@@ -91,6 +92,7 @@ __all__ = [
     "SmoothNoise",
     "Smoothed",
     "SmoothedPath",
+    "Smoothness",
     "StandardUpdate",
     "StateSpace",
     "StateTrajectory",

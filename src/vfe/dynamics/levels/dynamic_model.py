@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from vfe.dynamics.levels.learned_smoothness import Smoothness, middle
 from vfe.dynamics.levels.level import Level
 from vfe.dynamics.levels.problem import Problem, make_problem
 from vfe.dynamics.levels.smoothness import smoothness_precision
@@ -42,7 +43,7 @@ class DynamicModel(eqx.Module):
     levels: tuple[Level, ...]
     order: int = eqx.field(static=True)
     cause_order: int = eqx.field(static=True)
-    smoothness: float = eqx.field(static=True)
+    smoothness: Smoothness | float = eqx.field(static=True)
     dt: float = eqx.field(static=True)
     cause_sizes: tuple[int, ...] = eqx.field(static=True)
     data_size: int = eqx.field(static=True)
@@ -53,7 +54,7 @@ class DynamicModel(eqx.Module):
         levels: Sequence[Level] | Level,
         order: int | None = None,
         cause_order: int | None = None,
-        smoothness: float | None = None,
+        smoothness: Smoothness | float | None = None,
         dt: float = 1.0,
     ):
         self.levels = (levels,) if isinstance(levels, Level) else tuple(levels)
@@ -68,8 +69,11 @@ class DynamicModel(eqx.Module):
         self.order = (6 if dynamic else 0) if order is None else int(order)
         self.cause_order = min(2, self.order) if cause_order is None else int(cause_order)
         default = 0.5 * self.dt if dynamic else 0.0
-        self.smoothness = default if smoothness is None else float(smoothness)
-        if not (math.isfinite(self.smoothness) and self.smoothness >= 0):
+        given = default if smoothness is None else smoothness
+        self.smoothness = given if isinstance(given, Smoothness) else float(given)
+        if not isinstance(self.smoothness, Smoothness) and not (
+            math.isfinite(self.smoothness) and self.smoothness >= 0
+        ):
             raise ValueError(
                 f"DynamicModel: got smoothness={smoothness}; wanted a time, zero (white) or positive, "
                 "such as 0.5 * dt."
@@ -95,8 +99,10 @@ class DynamicModel(eqx.Module):
         self.levels[-1].cause_precision.expand(self.cause_sizes[-1], "the top level, cause_precision")
         self.problem = make_problem(self)
 
-    def _in_samples(self, smoothness: float | None) -> float:
-        return (self.smoothness if smoothness is None else smoothness) / self.dt
+    def _in_samples(self, smoothness: Smoothness | float | None) -> float:
+        found = middle(self.smoothness if smoothness is None else smoothness)
+        assert found is not None
+        return found / self.dt
 
     def smoothness_in_samples(self, number: int) -> tuple[float, float]:
         """σ/dt of z and of w at a level, counted from 0; above the last level, of the top causes."""
@@ -104,6 +110,25 @@ class DynamicModel(eqx.Module):
             return self._in_samples(None), self._in_samples(None)
         level = self.levels[number]
         return self._in_samples(level.smoothness), self._in_samples(level.state_smoothness)
+
+    @property
+    def learned_smoothness(self) -> dict[str, Smoothness]:
+        """What smoothness is learned, by name: "model", "observation 1", "states 2", …"""
+        found = {"model": self.smoothness}
+        for number, level in enumerate(self.levels, 1):
+            found |= {f"observation {number}": level.smoothness, f"states {number}": level.state_smoothness}
+        return {name: value for name, value in found.items() if isinstance(value, Smoothness)}
+
+    def smoothness_of(self, block: str) -> int | None:
+        """Which of the learned ones is that of a noise ("observation 1", "states 1", "causes"), if any."""
+        kind, _, number = block.partition(" ")
+        own = None
+        if number:
+            level = self.levels[int(number) - 1]
+            own = level.state_smoothness if kind == "states" else level.smoothness
+        name = "model" if own is None else block
+        names = list(self.learned_smoothness)
+        return names.index(name) if name in names else None
 
     @property
     def state_sizes(self) -> tuple[int, ...]:

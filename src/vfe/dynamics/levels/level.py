@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vfe.dynamics.levels.learned_smoothness import Smoothness
 from vfe.dynamics.levels.noise_precision import Precision, precision
 
 
@@ -33,7 +34,8 @@ class Level(eqx.Module):
       the causes about their prior; numbers, or `vfe.Precision` where they are learned.
     - `initial_covariance`: of the states at the first sample about where they start, as a scalar, its
       diagonal, or a matrix; `vfe.dynamics.Reference` makes no use of it.
-    - `smoothness`, `state_smoothness`: of z and of w, times; the model's if not given.
+    - `smoothness`, `state_smoothness`: of z and of w, times, or `vfe.dynamics.Smoothness` where they are
+      learned; the model's if not given.
 
     **Raises:** `ValueError` for states without a flow and the reverse, a covariance that is not positive
     semi-definite, a smoothness below zero.
@@ -53,8 +55,8 @@ class Level(eqx.Module):
     state_precision: Precision
     cause_precision: Precision
     initial_covariance: np.ndarray
-    smoothness: float | None = eqx.field(static=True)
-    state_smoothness: float | None = eqx.field(static=True)
+    smoothness: Smoothness | float | None = eqx.field(static=True)
+    state_smoothness: Smoothness | float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -69,8 +71,8 @@ class Level(eqx.Module):
         state_precision: Precision | ArrayLike = 1.0,
         cause_precision: Precision | ArrayLike = 1.0,
         initial_covariance: ArrayLike = 1.0,
-        smoothness: float | None = None,
-        state_smoothness: float | None = None,
+        smoothness: Smoothness | float | None = None,
+        state_smoothness: Smoothness | float | None = None,
     ):
         self.observe = observe
         self.flow = flow
@@ -91,6 +93,26 @@ class Level(eqx.Module):
                 "level with "
                 "states needs flow=f(x, v, p), one without has none."
             )
+
+    def with_smoothness(self, smoothness: float | None, state_smoothness: float | None) -> "Level":
+        """This level with its own smoothness of z and of w, where they are given.
+
+        **Example:** `level.with_smoothness(0.2, None)`.
+        """
+        return Level(
+            self.observe,
+            self.flow,
+            states=self.states,
+            causes=self.causes,
+            parameters=self.parameters,
+            parameter_covariance=self.parameter_covariance,
+            observation_precision=self.observation_precision,
+            state_precision=self.state_precision,
+            cause_precision=self.cause_precision,
+            initial_covariance=self.initial_covariance,
+            smoothness=self.smoothness if smoothness is None else smoothness,
+            state_smoothness=self.state_smoothness if state_smoothness is None else state_smoothness,
+        )
 
 
 def _start(value: int | ArrayLike, name: str) -> np.ndarray:
@@ -125,9 +147,9 @@ def _covariance(given: ArrayLike, count: int, name: str) -> np.ndarray:
     return value
 
 
-def _time(value: float | None, name: str) -> float | None:
-    if value is None:
-        return None
+def _time(value: Smoothness | float | None, name: str) -> Smoothness | float | None:
+    if value is None or isinstance(value, Smoothness):
+        return value
     value = float(value)
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"Level: got {name}={value}; wanted a time, zero or positive.")

@@ -161,6 +161,7 @@ class Noise(NamedTuple):
     factor: np.ndarray | Array
     smoothness: float
     name: str
+    scale: float | Array = 1.0  # of the smoothness, where that is being learned
 
 
 def augmented(
@@ -190,15 +191,17 @@ def augmented(
     # Factors of precisions that are being learned are traced.
     traced = any(isinstance(noise.factor, jax.Array) for noise in (*moving, *causing, observing))
     xp: Any = jnp if traced else np
+    stack: Any = jax.scipy.linalg.block_diag if traced else scipy.linalg.block_diag
 
-    def add(factor: Any, smoothness: float, name: str, to_x: bool, to_c: bool) -> None:
+    def add(noise: Noise, to_x: bool, to_c: bool) -> None:
+        factor, smoothness, name, scale = noise
         count = factor.shape[1]
         if not count:
             return
         if smoothness > 0:
-            length = np.sqrt(2) * smoothness
-            drifts.append(np.kron(np.eye(count), drift_1 / length))
-            intensities.append(np.kron(np.eye(count), np.outer(white_1, white_1) / length))
+            length = np.sqrt(2) * smoothness * scale
+            drifts.append(xp.kron(np.eye(count), drift_1 / length))
+            intensities.append(xp.kron(np.eye(count), np.outer(white_1, white_1) / length))
             output = xp.kron(factor, output_1)
         else:
             drifts.append(np.zeros((count, count)))
@@ -212,21 +215,21 @@ def augmented(
 
     for noise in moving:
         if noise.smoothness > 0:
-            add(*noise, True, False)
+            add(noise, True, False)
         else:
             intensity_x = intensity_x + noise.factor @ noise.factor.T
     for noise in causing:
-        add(*noise, False, True)
+        add(noise, False, True)
     core = states + sum(len(d) for d in drifts)
     felt = xp.concatenate([np.zeros((states, states)), *felt], 1)
-    drift = xp.concatenate([felt, scipy.linalg.block_diag(np.zeros((0, states)), *drifts)])
+    drift = xp.concatenate([felt, stack(np.zeros((0, states)), *drifts)])
     shown = xp.concatenate([np.zeros((tall, states)), *caused], 1)
     looking = xp.concatenate([np.eye(states, core), shown])
     new = np.concatenate([np.zeros(states, bool), *fresh])
-    factor, smoothness, name = observing
+    factor, smoothness, name, scale = observing
     if smoothness > 0:
         seen = xp.kron(factor, output_1)
-        length = np.sqrt(2) * smoothness
+        length = np.sqrt(2) * smoothness * scale
     else:
         seen, length = np.zeros((len(factor), 0)), 1.0
         error = error + factor @ factor.T
@@ -241,7 +244,7 @@ def augmented(
         "intensity": xp.concatenate(
             [
                 xp.concatenate([intensity_x, np.zeros((states, core - states))], 1),
-                scipy.linalg.block_diag(np.zeros((0, states)), *intensities),
+                stack(np.zeros((0, states)), *intensities),
             ]
         ),
         "flowing": flowing,

@@ -73,13 +73,15 @@ class LearnedLevels(eqx.Module):
     """Beliefs about what does not move, from whole series; of several series with a leading axis.
 
     `parameters`: by level, as the pytrees that the levels were given, with the covariance of all of them;
-    `log_precisions`; `covariance`: of the free parameters and log-precisions together; `free_energy`: the
+    `log_precisions`; `log_smoothness`: of what `model.learned_smoothness` names; `covariance`: of the free
+    parameters, log-precisions and logs of smoothness together; `free_energy`: the
     Laplace approximation of −ln p(y), nats; `energy`: −ln p(y, θ) at the mode; `steps`: of scoring, and
     `promise`: how many nats a further one would gain.
     """
 
     parameters: Parameters
     log_precisions: Believed
+    log_smoothness: Believed
     covariance: Float[Array | np.ndarray, "*batch b b"]
     free_energy: Float[Array | np.ndarray, "*batch"]
     energy: Float[Array | np.ndarray, "*batch"]
@@ -110,11 +112,18 @@ class LearnedLevels(eqx.Module):
                     levels[int(number or 0) - 1],
                     np.asarray(self.log_precisions.mean)[block.own],
                 )
+        learned = dict(
+            zip(model.learned_smoothness, np.exp(np.asarray(self.log_smoothness.mean)), strict=True)
+        )
+        for number, level in enumerate(levels, 1):
+            own = [learned.get(f"{kind} {number}") for kind in ("observation", "states")]
+            if own != [None, None]:
+                levels[number - 1] = level.with_smoothness(*own)
         return DynamicModel(
             levels,
             None if model.static else model.order,
             None if model.static else model.cause_order,
-            model.smoothness,
+            learned.get("model", model.smoothness),
             model.dt,
         )
 
@@ -131,8 +140,8 @@ def fit_dynamic_model(
     """Parameters and log-precisions of a dynamic model, states and causes integrated out.
 
     θ* minimises −ln p(y | θ) − ln p(θ), and F = −ln p(y, θ*) + ½ ln |H / 2π|, H the curvature there; see
-    `vfe.dynamics.Collapsed`. Parameters with a prior variance above zero and precisions with components are
-    learned.
+    `vfe.dynamics.Collapsed`. Parameters with a prior variance above zero, precisions with components, and
+    smoothness given as `vfe.dynamics.Smoothness` are learned.
 
     **Arguments:** `y`: (time, k), NaN where missing; (series, time, k) for series that are learned from one
     by one; `vfe.dynamics.Sessions` for series that share what is learned; `times`, `prior_causes`: as in
@@ -149,10 +158,10 @@ def fit_dynamic_model(
     if not isinstance(scheme, Collapsed):
         raise TypeError(f"fit: got scheme={scheme!r}; wanted vfe.dynamics.Collapsed(...).")
     problem = model.problem
-    if not problem.np + problem.nh:
+    if not problem.np + problem.nh + len(model.learned_smoothness):
         raise ValueError(
-            "fit: got a model with nothing to learn: no parameter_covariance above zero and no "
-            "vfe.Precision(components=...). Write vfe.filter(model, y)."
+            "fit: got a model with nothing to learn: no parameter_covariance above zero, no "
+            "vfe.Precision(components=...), no vfe.dynamics.Smoothness. Write vfe.filter(model, y)."
         )
     shared = isinstance(y, Sessions)
     if shared and not (times is None and prior_causes is None):
@@ -206,16 +215,20 @@ def _learn(
 ) -> LearnedLevels:
     settings = scheme.filter
     npar, nh = problem.np, problem.nh
-    prior = jnp.zeros((npar + nh, npar + nh))
-    prior = prior.at[:npar, :npar].set(problem.prior_precision)
-    prior = prior.at[npar:, npar:].set(jnp.diag(1 / jnp.asarray(problem.log_precision_variance)))
+    unknown = model.learned_smoothness
+    spread = np.array([smoothness.log_sd for smoothness in unknown.values()])
+    logs = slice(npar, npar + nh), slice(npar + nh, npar + nh + len(unknown))
+    variances = jnp.concatenate([jnp.asarray(problem.log_precision_variance), spread**2])
+    prior = jax.scipy.linalg.block_diag(jnp.asarray(problem.prior_precision), jnp.diag(1 / variances))
     constant = jnp.linalg.slogdet(prior / (2 * np.pi))[1] / 2
-    centre = jnp.concatenate([jnp.zeros(npar), jnp.asarray(problem.log_precision_mean)])
-    reach = jnp.concatenate([1 / jnp.sqrt(jnp.diagonal(prior)[:npar]), jnp.ones(nh)])
+    centre = jnp.concatenate(
+        [jnp.zeros(npar), jnp.asarray(problem.log_precision_mean), jnp.zeros(len(unknown))]
+    )
+    reach = jnp.concatenate([1 / jnp.sqrt(jnp.diagonal(prior)[:npar]), jnp.ones(nh + len(unknown))])
 
     def surprise(point: Array, grid: Grid, even: bool) -> tuple[Array, tuple[Array, Array]]:
         """−ln p of a series, and what was expected of every row."""
-        free = point[:npar], point[npar:]
+        free = point[:npar], point[logs[0]], point[logs[1]]
         process = level_process(model, settings.order, settings.floor, free, noisy)
         report = lambda row: (row.surprise, row.expected, row.spread)  # noqa: E731
         found = filter_rows(process, begin(process), grid, settings.iterations, even, report)[1]
@@ -280,12 +293,14 @@ def _learn(
         curvature = jax.jacfwd(jax.jacfwd(energy))(end.point)
         curvature = (curvature + curvature.T) / 2
         covariance = jnp.linalg.inv(curvature)
-        p, h = end.point[:npar], end.point[npar:]
+        p, h, s = end.point[:npar], end.point[logs[0]], end.point[logs[1]]
+        medians = np.array([smoothness.median for smoothness in unknown.values()])
         basis = jnp.asarray(problem.basis)
         volume = jnp.linalg.slogdet(curvature / (2 * np.pi))
         return LearnedLevels(
             Parameters(problem.unravel(problem.full(p)), basis @ covariance[:npar, :npar] @ basis.T),
-            Believed(h, covariance[npar:, npar:]),
+            Believed(h, covariance[logs[0], logs[0]]),
+            Believed(jnp.log(medians) + s, covariance[logs[1], logs[1]]),
             covariance,
             jnp.where(jnp.linalg.eigvalsh(curvature)[0] > 0, end.value + volume[1] / 2, jnp.nan),
             end.value,

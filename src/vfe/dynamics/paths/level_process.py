@@ -70,12 +70,13 @@ def level_process(
     model: DynamicModel,
     order: int,
     floor: float,
-    free: tuple[Float[Array, " p"], Float[Array, " h"]] | None = None,
+    free: tuple[Float[Array, " p"], Float[Array, " h"], Float[Array, " s"]] | None = None,
     noisy: tuple[tuple[bool, ...], ...] | None = None,
 ) -> Augmented:
     """The process of a `vfe.DynamicModel` in units of samples; `order`, `floor`: of `Causal`.
 
-    `free`: the free parameters and log-precisions, by default at their prior means; they may be traced, and
+    `free`: the free parameters, log-precisions and logs of smoothness over its median, by default at their
+    prior means; they may be traced, and
     with them the model, of which `noisy` then says what `noisy_rows` did.
 
     **Raises:** `ValueError` for a model in which nothing is hidden.
@@ -95,6 +96,8 @@ def level_process(
         kind, _, number = block.name.partition(" ")
         of = model.smoothness_in_samples(int(number) - 1 if number else len(model.levels))
         smoothness = of[kind == "states"]
+        which = model.smoothness_of(block.name)
+        scale = 1.0 if free is None or which is None else jnp.exp(free[2][which])
         kept = np.array(chosen, bool)
         weights = xp.exp(log_precisions[block.own])
         precision = block.fixed + xp.tensordot(weights, block.components, 1)
@@ -102,13 +105,13 @@ def level_process(
         covariance = xp.linalg.inv(precision[np.ix_(kept, kept)])
         factor = np.eye(count)[:, kept] @ xp.linalg.cholesky(covariance)
         if data:
-            observing = Noise(factor, smoothness, block.name)
+            observing = Noise(factor, smoothness, block.name, scale)
             error = floor**2 * xp.diag(xp.diag(covariance)) if smoothness > 0 else error
             continue
         start = block.start - (problem.nz if kind == "states" else problem.ny)
         rows = problem.nx if kind == "states" else problem.nv
         tall = np.eye(rows)[:, start : start + count] @ factor
-        (moving if kind == "states" else causing).append(Noise(tall, smoothness, block.name))
+        (moving if kind == "states" else causing).append(Noise(tall, smoothness, block.name, scale))
     if not problem.nx and not any(noise.factor.size for noise in causing):
         raise ValueError(
             "got a model without states, whose causes are all known (precision e¹⁶ or more): nothing in it "

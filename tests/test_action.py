@@ -5,6 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
+from plain_action import LinearModel, LinearWorld
+from plain_action import act as plain_act
 from scipy.integrate import solve_ivp
 
 import vfe
@@ -140,6 +143,136 @@ def test_delays_are_those_of_the_signals_and_can_be_made_up_for():
     assert np.abs(late.action - prompt.action).max() > 1e-3
 
 
+def random_system(two, dt, smoothness, **options):
+    """A linear world and model of random numbers, as systems and as plain matrices."""
+    rng = np.random.default_rng(7)
+    gx, gv, ga = rng.normal(size=(3, 2)), 0.3 * rng.normal(size=(3, 2)), 0.3 * rng.normal(size=(3, 2))
+    fx = 0.4 * np.array([[0, 1], [-1, -0.7]])
+    fv, fa = 0.2 * rng.normal(size=(2, 2)), 0.2 * rng.normal(size=(2, 2))
+    process = vfe.Process(
+        lambda x, v, a: gx @ x + gv @ v + ga @ a,
+        lambda x, v, a: (fx @ x + fv @ v + fa @ a) / dt,
+        states=[0.3, -0.2],
+        actions=[0.2, -0.1],
+        causes=2,
+    )
+    bx, bv = rng.normal(size=(3, 2)), 0.3 * rng.normal(size=(3, 1))
+    hx, hv = np.array([[0, 0.5], [-0.4, -0.3]]), np.array([[0.1], [0.4]])
+    kx, kv, lx = np.array([[-0.2, 0.1], [-0.1, -0.3]]), np.array([[0.2], [0.3]]), np.array([[0.8, 0.3]])
+    common = {"states": 2, "smoothness": smoothness * dt}
+    levels = [
+        vfe.Level(
+            lambda x, v, p: bx @ x + bv @ v,
+            lambda x, v, p: (hx @ x + hv @ v) / dt,
+            observation_precision=20.0,
+            state_precision=30.0 * dt**2,
+            state_smoothness=smoothness * dt,
+            causes=0 if two else 1,
+            cause_precision=5.0,
+            **common,
+        )
+    ]
+    gx_all, gv_all = np.vstack([bx, np.zeros((1, 2))]), np.vstack([bv, [[-1]]])
+    model = LinearModel(gx_all, gv_all, hx, hv, np.diag([20.0] * 3 + [5]), 30.0 * np.eye(2), 1)
+    if two:
+        levels.append(
+            vfe.Level(
+                lambda x, v, p: lx @ x + 0.5 * v,
+                lambda x, v, p: (kx @ x + kv @ v) / dt,
+                observation_precision=9.0,
+                state_precision=12.0 * dt**2,
+                causes=1,
+                cause_precision=5.0,
+                state_smoothness=smoothness * dt,
+                **common,
+            )
+        )
+        gx_all, gv_all, fv_all = np.zeros((5, 4)), np.zeros((5, 2)), np.zeros((4, 2))
+        gx_all[:3, :2], gx_all[3, 2:] = bx, lx
+        gv_all[:3, :1], gv_all[3], gv_all[4, 1] = bv, [-1, 0.5], -1
+        fv_all[:2, :1], fv_all[2:, 1:] = hv, kv
+        precision = np.diag([20.0] * 3 + [9, 5])
+        stacked = scipy.linalg.block_diag(hx, kx)
+        model = LinearModel(gx_all, gv_all, stacked, fv_all, precision, np.diag([30.0] * 2 + [12] * 2), 1)
+    # The model's own smoothness is that of the top causes alone: levels say theirs.
+    mind = vfe.DynamicModel(levels, order=4, dt=dt, smoothness=smoothness * dt)
+    return vfe.ActiveSystem(process, mind, **options), LinearWorld(gx, gv, ga, fx, fv, fa), model
+
+
+@pytest.mark.parametrize(("two", "dt", "smoothness"), [(False, 0.5, 0.8), (True, 0.1, 0.5)])
+def test_against_the_algorithm_in_plain_numpy(two, dt, smoothness):
+    """Two actions that also reach the senses at once, two causes, matrices of precision, cut reflexes."""
+    mask = np.array([[1.0, 0], [0, 1], [1, 1]])
+    reflex = np.array([[2.0, 0.3, 0], [0.3, 1, 0], [0, 0, 0.5]])
+    effort = np.array([[0.3, 0.1], [0.1, 0.2]])
+    options = {"reflex_precision": reflex, "action_precision": effort, "reflexes": mask}
+    system, world, model = random_system(two, dt, smoothness, **options)
+    rng = np.random.default_rng(8)
+    z = np.hstack([0.05 * rng.normal(size=(24, 3)), 0.1 * rng.normal(size=(24, 2)).cumsum(0)])
+    w, eta = 0.02 * rng.normal(size=(24, 2)), 0.1 * rng.normal(size=(24, 1)).cumsum(0)
+    found = vfe.act(system, causes=z[:, 3:], prior_causes=eta, noise=(z[:, :3], w / dt))
+    x, v, a, u = plain_act(
+        world, model, z, w, eta, n=5, d=3, s=smoothness, reflex=reflex, effort=effort, mask=mask,
+        action=[0.2, -0.1], start=[0.3, -0.2],
+    )  # fmt: skip
+    near(found.world.states, x, 1e-11)
+    near(np.hstack([found.world.sensations, found.world.causes]), v, 1e-11)
+    near(found.action, a, 1e-11)
+    near(found.percept.states.mean, u[:, : 4 if two else 2], 1e-11)
+    assert np.abs(a).max() > 0.3
+
+
+def test_smoothness_may_be_said_by_the_model_or_by_its_levels():
+    def system(**own):
+        level = vfe.Level(lambda x, v, p: x, lambda x, v, p: -x, states=[1.0], **own)
+        process = vfe.Process(lambda x, v, a: x, lambda x, v, a: a, states=[1.0], actions=1)
+        smoothness = {} if own else {"smoothness": 0.1}
+        return vfe.ActiveSystem(process, vfe.DynamicModel(level, order=4, dt=0.1, **smoothness))
+
+    whole = vfe.act(system(), length=30)
+    by_level = vfe.act(system(smoothness=0.1, state_smoothness=0.1), length=30)
+    near(by_level.action, whole.action, 1e-12)
+
+
+def test_noise_of_the_world_has_its_precision_and_smoothness():
+    precision = np.array([[4.0, 1.0], [1.0, 2.0]])
+    process = vfe.Process(
+        lambda x, v, a: x,
+        lambda x, v, a: 0 * x + a[0],
+        states=[0.0, 0.0],
+        actions=1,
+        observation_precision=precision,
+        smoothness=0.3,
+    )
+    level = vfe.Level(lambda x, v, p: x, lambda x, v, p: -x, states=2)
+    model = vfe.DynamicModel(level, order=3, dt=0.1)
+    system = vfe.ActiveSystem(process, model, reflex_precision=0.0)
+    noise = vfe.act(system, length=12000, key=jax.random.key(2)).world.sensations
+    np.testing.assert_allclose(noise.T @ noise / 12000, np.linalg.inv(precision), atol=0.03)
+    for lag in (1, 3, 6):
+        together = noise[lag:].T @ noise[:-lag] / (12000 - lag)
+        np.testing.assert_allclose(together, np.exp(-(lag**2) / 36) * np.linalg.inv(precision), atol=0.03)
+    moving = vfe.Process(
+        lambda x, v, a: x, lambda x, v, a: a, states=[0.0], actions=1, state_precision=4.0
+    )  # fmt: skip
+    level = vfe.Level(lambda x, v, p: x, lambda x, v, p: -x, states=1)
+    system = vfe.ActiveSystem(moving, vfe.DynamicModel(level, order=3, dt=0.1), reflex_precision=0.0)
+    path = vfe.act(system, length=12000, key=jax.random.key(3)).world.states[:, 0]
+    # Increments over many samples: the variance of ∫ w is dt² Σ cov(w), a dt-sum of ¼ exp(−h²).
+    steps = path[40::40] - path[:-40:40]
+    assert steps.var() == pytest.approx(0.01 * 40 * 0.25 * np.sqrt(np.pi), rel=0.2)
+
+
+def test_a_motor_delay_alone_delays_the_reflex():
+    push = 0.3 * np.sin(0.05 * np.arange(200))
+    times = 0.05 * np.arange(200)
+    prompt = vfe.act(pendulum(), causes=push).action[60:, 0]
+    late = vfe.act(pendulum(motor_delay=0.08), causes=push).action[:, 0]
+    lags = np.arange(-0.2, 0.21, 0.01)
+    shifted = [np.square(np.interp(times[60:-5] + lag, times, late) - prompt[:-5]).sum() for lag in lags]
+    assert 0.02 < lags[np.argmin(shifted)] < 0.15
+
+
 def test_a_reflex_that_is_cut_does_not_act():
     push = 0.3 * np.sin(0.05 * np.arange(60))
     cut = vfe.act(pendulum(reflexes=np.zeros((2, 1))), causes=push)
@@ -179,7 +312,9 @@ def test_results_as_numbers_and_as_a_picture():
         ({}, "length="),
         ({"causes": np.zeros((30, 2))}, r"\(30, 1\)"),
         ({"causes": np.full(30, np.nan)}, "finite"),
-        ({"causes": ["a"] * 30}, "wanted numbers"),
+        ({"causes": ["1"] * 30}, "real numbers"),
+        ({"causes": 1j * np.ones(30)}, "real numbers"),
+        ({"length": 30, "noise": 5}, "two series"),
         ({"length": 30, "key": jax.random.key(0), "noise": (0, 0)}, "both"),
         ({"length": 30, "noise": (np.zeros((30, 1)), np.zeros((30, 2)))}, "sensations"),
         ({"length": 30, "key": 0}, "jax.random.key"),
@@ -198,7 +333,10 @@ def test_bad_input_to_act(wrong, word):
         ({"action_precision": np.zeros((2, 2))}, "wanted a scalar"),
         ({"reflexes": np.ones(3)}, "one row per sensation"),
         ({"sensory_delay": -1.0}, "zero or positive"),
-        ({"sensory_delay": 5.0}, "made up for"),
+        ({"sensory_delay": 5.0}, "sensory_delay of 5"),
+        ({"known_motor_delay": 5.0}, "known_motor_delay of 5"),
+        ({"reflexes": [[np.nan], [0.0]]}, "finite"),
+        ({"sensory_delay": "a"}, "real numbers"),
     ],
 )
 def test_bad_active_systems(wrong, word):
@@ -226,7 +364,7 @@ def test_worlds_and_agents_that_do_not_fit():
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states=[0.0], actions=0)
     with pytest.raises(ValueError, match="no array of real numbers"):
         vfe.Process(lambda x, v, a: 1j * x, lambda x, v, a: x, states=[0.0], actions=1)
-    with pytest.raises(ValueError, match="wanted numbers"):
+    with pytest.raises(ValueError, match="wanted real numbers"):
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states="a", actions=1)
     with pytest.raises(ValueError, match="positive numbers"):
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states=[0.0], actions=1, state_precision=0.0)

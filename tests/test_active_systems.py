@@ -46,16 +46,16 @@ def test_a_hidden_target_is_pursued_by_who_believes_that_it_swings():
     seen = np.asarray(jax.vmap(action.contrast)(jnp.asarray(target)))
     hidden = (seen < 0.5) & (times > 4)
     found = {}
-    for belief, certainty in ((action.swinging, np.exp(5)), (action.stopping, np.exp(1.5))):
-        course = vfe.act(action.pursuit(belief, certainty=certainty), causes=target, key=jax.random.key(0))
+    for belief in (action.swinging, action.stopping):
+        course = vfe.act(action.pursuit(belief), causes=target, key=jax.random.key(0))
         eye = course.world.states[:, 0] - target
         believed = course.percept.states.mean[:, 0] - target
         sd = course.percept.states.sd[:, 0]
         found[belief] = [np.sqrt(np.mean(error[hidden] ** 2)) for error in (eye, believed)]
         assert sd[hidden].mean() > 5 * sd[(times > 4) & ~hidden].min()
     assert max(found[action.swinging]) < 0.1
-    assert found[action.stopping][0] > 5 * found[action.swinging][0]
-    assert found[action.stopping][1] > 2 * found[action.swinging][1]
+    assert found[action.stopping][0] > 1
+    assert found[action.stopping][1] > 3 * found[action.swinging][1]
 
 
 def test_a_hand_goes_where_its_owner_expects_it():
@@ -71,10 +71,10 @@ def test_a_hand_goes_where_its_owner_expects_it():
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("reflex", {"length": 60}),
+        ("reflex", {"length": 120}),
         ("mountain-car", {"length": 30, "worlds": 1}),
-        ("pursuit", {"length": 100}),
-        ("reaching", {"seconds": 1.0}),
+        ("pursuit", {"length": 160}),
+        ("reaching", {"seconds": 2.0}),
     ],
 )
 def test_experiments_run(name, settings, tmp_path):
@@ -90,3 +90,18 @@ def test_experiments_run(name, settings, tmp_path):
     assert result.headline
     assert np.isfinite(result.dataset.free_energy).all()
     assert all(figure.axes for figure in result.figures.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("reflex", {"length": 60}),
+        ("reflex", {"push": 0.0}),
+        ("mountain-car", {"worlds": 0}),
+        ("pursuit", {"length": 60}),
+        ("reaching", {"seconds": 0.0}),
+    ],
+)
+def test_experiments_refuse_settings_that_leave_nothing_to_measure(name, settings):
+    with pytest.raises(ValueError, match=name):
+        JOBS[name].load().Settings(**settings)

@@ -30,7 +30,9 @@ def act(
     """Perception and action together: beliefs and action both descend F, the world moves as it will.
 
     μ̃̇ = D μ̃ − ∂E/∂μ̃ and ȧ = −(∂ỹ/∂a)ᵀ Γ̃ ε̃_y − P_a a, advanced with the world from sample to sample by one
-    local linear step of all of them. Sensations reach the agent with all their derivatives.
+    local linear step of all of them. Sensations reach the agent with all their derivatives. The agent does
+    not learn: parameters and precisions are taken at their prior means, as in `vfe.filter`;
+    `vfe.fit(model, acted.sensed)` learns them from what was sensed.
 
     **Arguments:**
 
@@ -39,7 +41,8 @@ def act(
       given.
     - `prior_causes`: (time, c), the agent's prior mean of its top causes, zero if not given: what it
       expects, and therefore does.
-    - `key`: of the world's noise; none is made without. `jax.vmap` over keys gives many courses.
+    - `key`: of the world's noise; none is made without. `jax.vmap` over keys
+      gives many courses (and NaN, not an error, for one that diverges).
     - `noise`: in place of `key`, that of the sensations (time, y) and of the motion (time, x), per unit of
       time.
 
@@ -64,6 +67,11 @@ def act(
         if noise is not None:
             if key is not None:
                 raise ValueError("act: got both key= and noise=; wanted one of them.")
+            if not isinstance(noise, tuple | list) or len(noise) != 2:
+                raise ValueError(
+                    f"act: got noise={noise!r}; wanted two series, that of the sensations and of the "
+                    "motion."
+                )
             z = _series("noise[0], of the sensations", noise[0], length, process.data_size)
             w = _series("noise[1], of the motion", noise[1], length, process.states.size)
         else:

@@ -10,7 +10,10 @@ from vfe.dynamics.levels.trajectory import Trajectory
 
 
 class World(eqx.Module):
-    """The world as it went: `states` (time, x), `causes` (time, v), `sensations` (time, y)."""
+    """The world as it went: `states` (time, x), `causes` (time, v), `sensations` (time, y).
+
+    **Example:** `vfe.act(vfe.action.limb(), length=60).world.states`.
+    """
 
     states: Float[Array | np.ndarray, "time x"]
     causes: Float[Array | np.ndarray, "time v"]
@@ -21,6 +24,8 @@ class Acted(eqx.Module):
     """A course of action: `action` (time, a), the `world`, and the agent's `percept` with its F by time.
 
     `sensed`: the sensations as they reached the agent, late if there are delays.
+
+    **Example:** `vfe.act(vfe.action.limb(), length=60).percept.free_energy.by_time`.
     """
 
     time: Float[Array | np.ndarray, " time"]
@@ -34,6 +39,7 @@ class Acted(eqx.Module):
         data = self.percept.to_xarray()
         return data.assign(
             action=(("time", "action_channel"), self.action),
+            sensed=(("time", "channel"), self.sensed),
             world_states=(("time", "world_state"), self.world.states),
             world_causes=(("time", "world_cause"), self.world.causes),
             sensations=(("time", "channel"), self.world.sensations),
@@ -45,6 +51,11 @@ class Acted(eqx.Module):
         import matplotlib.pyplot as plt
 
         believed = self.percept
+        if self.action.ndim != 2:
+            raise ValueError(
+                f"Acted.plot: got {self.action.shape[0]} courses; take one first, "
+                "jax.tree.map(lambda a: a[0], acted)."
+            )
         figure, axes = plt.subplots(5, sharex=True, figsize=(7, 10), layout="constrained")
         for k in range(self.sensed.shape[1]):
             (line,) = axes[0].plot(self.time, believed.prediction.mean[:, k])

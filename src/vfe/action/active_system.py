@@ -26,8 +26,9 @@ class ActiveSystem(eqx.Module):
 
     - `process`: the world; `model`: the agent's, of the same sensations.
     - `reflex_precision`: Γ, with which prediction errors drive action, a scalar, one per sensation, or a
-      matrix; zero where an error does not reach action.
-    - `action_precision`: P_a, of action about zero; what an effort costs.
+      matrix; zero where an error does not reach action. Time is counted in samples: with another `dt`, and
+      a ∂ỹ/∂a that shrinks with it, a reflex of the same strength needs another Γ.
+    - `action_precision`: P_a, of action about zero; what an effort costs, per sample.
     - `reflexes`: (sensations, actions), which prediction errors drive which action; all if not given.
     - `sensory_delay`, `motor_delay`: times, by which sensations reach the agent late and errors reach
       action late; `known_sensory_delay`, `known_motor_delay`: what the agent makes up for. Delays act on
@@ -89,22 +90,20 @@ class ActiveSystem(eqx.Module):
         )
         if self.reflexes.shape != (k, actions) or not np.isfinite(self.reflexes).all():
             raise ValueError(
-                f"ActiveSystem: got reflexes of shape {self.reflexes.shape}; wanted ({k}, {actions}), one "
-                "row per sensation, one column per action."
+                f"ActiveSystem: got reflexes {self.reflexes.tolist()}; wanted finite numbers of shape "
+                f"({k}, {actions}), one row per sensation, one column per action."
             )
         self.sensory_delay = _time(sensory_delay, "sensory_delay")
         self.motor_delay = _time(motor_delay, "motor_delay")
         self.known_sensory_delay = _time(known_sensory_delay, "known_sensory_delay")
         self.known_motor_delay = _time(known_motor_delay, "known_motor_delay")
-        for delay in (
-            self.sensory_delay - self.known_sensory_delay,
-            self.motor_delay - self.known_motor_delay,
-        ):
-            if abs(delay) > model.order * model.dt / 2:
+        most = model.order * model.dt / 2
+        for name in ("sensory_delay", "motor_delay", "known_sensory_delay", "known_motor_delay"):
+            if getattr(self, name) > most:
                 raise ValueError(
-                    f"ActiveSystem: got a delay of {delay:g} that is not made up for; the derivatives of a "
-                    f"model of order {model.order} sampled every {model.dt:g} tell of "
-                    f"{model.order * model.dt / 2:g} at most. Sample less densely, or raise the order."
+                    f"ActiveSystem: got a {name} of {getattr(self, name):g}; the derivatives of a model of "
+                    f"order {model.order} sampled every {model.dt:g} tell of {most:g} at most. Sample less "
+                    "densely, or raise the order."
                 )
 
 
@@ -116,7 +115,7 @@ def _precision(value: ArrayLike, size: int, name: str) -> np.ndarray:
 
 
 def _time(value: float, name: str) -> float:
-    value = float(value)
+    value = float(numbers("ActiveSystem", name, value))
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"ActiveSystem: got {name}={value}; wanted a time, zero or positive.")
     return value

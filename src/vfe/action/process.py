@@ -87,7 +87,9 @@ class Process(eqx.Module):
                 "a whole number of causes, zero or more."
             )
         self.causes = int(causes)
-        self.smoothness = None if smoothness is None else float(smoothness)
+        self.smoothness = (
+            None if smoothness is None else float(numbers("Process", "smoothness", smoothness))
+        )
         if self.smoothness is not None and not (math.isfinite(self.smoothness) and self.smoothness > 0):
             raise ValueError(f"Process: got smoothness={smoothness}; wanted a time above zero.")
         v = np.zeros(self.causes)
@@ -105,7 +107,8 @@ class Process(eqx.Module):
         arguments = f"x {self.states.shape}, v {v.shape}, a {self.actions.shape}"
         try:
             made = jax.eval_shape(function, self.states, v, self.actions)
-            shape = None if jnp.iscomplexobj(made) else getattr(made, "shape", None)
+            real = jnp.issubdtype(getattr(made, "dtype", bool), jnp.number) and not jnp.iscomplexobj(made)
+            shape = getattr(made, "shape", None) if real else None
         except Exception as error:
             raise ValueError(f"Process: {name} fails for {arguments}: {error}") from error
         if shape is None or (shape != wanted if wanted is not None else len(shape) != 1):

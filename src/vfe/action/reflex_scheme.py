@@ -15,6 +15,7 @@ from vfe.action.process import Slopes
 from vfe.action.world_motion import by_action, motion_jacobian, settle
 from vfe.dynamics.generalised.local_linear import driven_exponential, regularised_inverse
 from vfe.dynamics.generalised.states import Course, error_jacobian, errors, jacobian_at
+from vfe.dynamics.levels.dynamic_model import DynamicModel
 from vfe.dynamics.levels.problem import Learned, Problem
 from vfe.dynamics.levels.smoothness import (
     derivative_operator,
@@ -167,12 +168,22 @@ def _diagonal(*blocks: np.ndarray) -> np.ndarray:
     return np.asarray(scipy.linalg.block_diag(*blocks))
 
 
+def _prior_orders(model: DynamicModel) -> Float[np.ndarray, "u u"]:
+    """The precision over orders of all states, each as smooth as its noise, and of all causes."""
+    n, d, sizes = model.order + 1, model.cause_order + 1, model.state_sizes
+    states = np.zeros((n * sum(sizes),) * 2)
+    for number, (size, end) in enumerate(zip(sizes, np.cumsum(sizes), strict=True)):
+        rows = (np.arange(n)[:, None] * sum(sizes) + np.arange(end - size, end)).ravel()
+        R = smoothness_precision(n, model.smoothness_in_samples(number)[1])
+        states[np.ix_(rows, rows)] = np.kron(R, np.eye(size))
+    R = smoothness_precision(n, model.smoothness_in_samples(len(model.levels))[0])
+    return _diagonal(states, np.kron(R[:d, :d], np.eye(sum(model.cause_sizes))))
+
+
 def _fixed(system: ActiveSystem, problem: Problem, learned: Learned) -> Fixed:
     model, process = system.model, system.process
     n, d, nz = problem.n, problem.d, problem.nz
-    smoothness = model.smoothness / model.dt
-    R = smoothness_precision(n, smoothness)
-    prior = FIRM * _diagonal(np.kron(R, np.eye(problem.nx)), np.kron(R[:d, :d], np.eye(problem.nv)))
+    prior = FIRM * _prior_orders(model)
     behind = (system.sensory_delay - system.known_sensory_delay) / model.dt
     late = scipy.linalg.expm(-behind * np.eye(n, k=1))
     data_rows = (np.arange(n)[:, None] * nz + np.arange(problem.ny)).ravel()
@@ -180,8 +191,8 @@ def _fixed(system: ActiveSystem, problem: Problem, learned: Learned) -> Fixed:
     tops = np.arange(n)[:, None] * nz + nz - problem.nc + np.arange(problem.nc)
     expected[tops.ravel(), np.arange(n * problem.nc)] = -1
     lag = (system.motor_delay - system.known_motor_delay) / model.dt
+    R = smoothness_precision(n, model.smoothness_in_samples(0)[0])
     reacting = R @ scipy.linalg.expm(-lag * np.eye(n, k=1))
-    reacting = reacting * np.linalg.norm(R, 2) / np.linalg.norm(reacting, 2)
     reflex = jnp.zeros((problem.ne, problem.ne))
     reflex = reflex.at[np.ix_(data_rows, data_rows)].set(jnp.kron(reacting, system.reflex_precision))
     k, c, m, nc = process.data_size, process.causes, process.states.size, problem.nc
@@ -214,6 +225,7 @@ def _curvatures(
     world, acted = motion_jacobian(system.process, slopes, n)
     s, nu, na = len(world), problem.nu, acted.shape[1]
     E_u = error_jacobian(problem, jacobian_at(problem, u, learned.p))
+    # Late sensations are felt late, but what an action will do to them is not: the reflex arc is known.
     reached = by_action(slopes, n) * jnp.asarray(system.reflexes)
     E_a = jnp.asarray(problem.data_errors) @ reached.reshape(-1, na)
     Pi = (fixed.error_precision @ E_u).T

@@ -26,7 +26,7 @@ def mountain_car(
 
     d²x/dt² = −¼ cos 3x + wall(x) + 0.15 tanh a, from rest in the valley at x = −π/6 to the top at π/6.
     The slope pulls with up to 0.25, and at −1.2 there is a soft wall. The agent feels x and dx/dt. It has
-    no goal, value or reward, only an expectation of how it moves: the same with `expected_force`(x, dx/dt)
+    no value or reward, only an expectation of how it moves: the same with `expected_force`(x, dx/dt)
     in place of the engine's. Action makes it true as far as the engine can.
 
     **Arguments:** `expected_force`: of the state (2,), by default `vfe.action.climbing`;

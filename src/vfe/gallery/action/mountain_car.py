@@ -8,7 +8,7 @@ import numpy as np
 
 import vfe
 from vfe.action import Acted, climbing, mountain_car, rushing
-from vfe.action.systems.mountain_car import GRAVITY, TOP
+from vfe.action.systems.mountain_car import GRAVITY, STRENGTH, TOP
 from vfe.gallery.action.page import finish
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.results.style import style
@@ -20,6 +20,13 @@ class Settings:
 
     length: int = dataclasses.field(default=240, metadata={"help": "samples, two usual steps each"})
     worlds: int = dataclasses.field(default=4, metadata={"help": "how many times, with other noise"})
+
+    def __post_init__(self):
+        if self.length < 20 or self.worlds < 1:
+            raise ValueError(
+                f"mountain-car: got length={self.length} and worlds={self.worlds}; wanted 20 samples and "
+                "one world or more."
+            )
 
 
 def run(
@@ -58,12 +65,12 @@ def run(
     return finish(
         "A hill climbed by expectation",
         "The engine pulls with 0.15, the slope with up to 0.25: the top can be reached only by swinging. "
-        "Neither agent has a goal, a value or a reward. One expects to gain energy along with its motion "
-        "and then to rest on the top, the other to be drawn straight to it. Action makes felt motion fit "
-        "what is expected, as far as the engine can. The first ends on the top "
-        f"({there['expects to swing up']} of {settings.worlds}), the second stays in the valley "
-        f"({there['expects to rush up']} of {settings.worlds} on the top), and its F stays high: an "
-        "expectation that no action can fulfil.",
+        "Neither agent has a value function or a reward; each has a law of motion that it expects to "
+        "follow. One expects to gain energy along with its motion and then to rest on the top, the "
+        "other to be drawn straight to it. Action makes felt motion fit what is expected, as far as the "
+        f"engine can. The first ends on the top ({there['expects to swing up']} of {settings.worlds}), "
+        f"the second stays in the valley ({there['expects to rush up']} of {settings.worlds} on the "
+        "top), and its F is higher: an expectation that no action can fulfil.",
         headline,
         first,
         {"drives": draw(first)},
@@ -92,7 +99,7 @@ def draw(courses: dict[str, Acted]) -> Any:
             place, speed = course.world.states.T
             axes[0].plot(course.time, place, label=name)
             axes[1].plot(place, speed, label=name)
-            axes[2].plot(course.time, 0.15 * np.tanh(course.action[:, 0]), label=name)
+            axes[2].plot(course.time, STRENGTH * np.tanh(course.action[:, 0]), label=name)
         axes[0].axhline(TOP, color="#222222", linewidth=1, linestyle=":")
         axes[0].set(xlabel="time (ten usual steps)", ylabel="place")
         axes[0].set_title("place; the top is dotted")

@@ -22,6 +22,12 @@ class Settings:
 
     length: int = dataclasses.field(default=240, metadata={"help": "samples, 0.05 s each"})
 
+    def __post_init__(self):
+        if self.length < 160:
+            raise ValueError(
+                f"pursuit: got length={self.length}; wanted 160 samples or more, a period after the first."
+            )
+
 
 def run(
     settings: Settings,
@@ -41,13 +47,8 @@ def run(
     visible = np.asarray(jax.vmap(contrast)(jnp.asarray(target)))
     progress.start("pursuits", 2)
     courses = {}
-    for name, belief, certainty in (
-        ("believes that it swings", swinging, math.exp(5)),
-        ("believes that it stops", stopping, math.exp(1.5)),
-    ):
-        courses[name] = vfe.act(
-            pursuit(belief, certainty=certainty), causes=target, key=jax.random.key(seed)
-        )
+    for name, belief in (("believes that it swings", swinging), ("believes that it stops", stopping)):
+        courses[name] = vfe.act(pursuit(belief), causes=target, key=jax.random.key(seed))
         progress.step(F=float(courses[name].percept.free_energy.total))
     progress.done()
     settled = times > 2 * math.pi / RATE
@@ -69,13 +70,15 @@ def run(
         "A target that is hidden is still there",
         "An eye follows a target that swings; the middle of its way lies behind an occluder, which both "
         "agents know. They differ in one line of their models: what the target does by itself. Who "
-        f"believes that it swings goes on pursuing what cannot be seen (eye off by {knowing[0]:.2f} "
-        f"while hidden, {knowing[1]:.2f} while seen) and meets it where it comes out. Who believes that "
-        f"things stop unless they are moved loses it: the belief is off by {lost[0]:.2f} behind the "
-        f"occluder against {known[0]:.2f}. The eye, which goes where the target is expected next, lags "
-        f"always ({simple[1]:.2f} while seen), more so after an occlusion ({simple[0]:.2f} while hidden)."
-        "\n\nThe same sensations, none at all, mean different things under different models; and both are "
-        "less sure while they see nothing.",
+        "believes that it swings goes on pursuing what cannot be seen: the eye is off by "
+        f"{knowing[0]:.2f} while the target is hidden and by {knowing[1]:.2f} while it is seen, the "
+        f"belief by {known[0]:.2f} and {known[1]:.2f}. Who believes that things stop unless they are "
+        f"moved loses it: the belief is off by {lost[0]:.2f} while it is hidden, {lost[1]:.2f} while it "
+        "is seen. That eye goes where its owner expects the target next and lags at all times, by "
+        f"{simple[1]:.2f} while the target is seen and {simple[0]:.2f} while it is hidden.\n\nThe same "
+        "sensations, none at all, mean different things under different models. Both agents are less "
+        "sure while they see nothing; their deviations there come from the curvature at one moment and "
+        "say more about what the senses tell then than about how far the belief is off.",
         headline,
         courses,
         {"pursuit": draw(courses, target, visible)},

@@ -25,6 +25,10 @@ class Settings:
         default=4.0, metadata={"help": "how long each of three targets stays"}
     )
 
+    def __post_init__(self):
+        if self.seconds < 2:
+            raise ValueError(f"reaching: got seconds={self.seconds}; wanted 2 or more for each target.")
+
 
 def run(
     settings: Settings,
@@ -35,7 +39,7 @@ def run(
     progress: Progress,
     resume: bool,
 ) -> JobResult:
-    """Three places, one after the other; and the same with a sensory delay.
+    """Three places, one after the other.
 
     **Example:** `vfe run reaching`.
     """
@@ -54,7 +58,8 @@ def run(
     progress.done()
     path = np.asarray(jax.vmap(hand)(jnp.asarray(course.world.states[:, :2])))
     apart = np.linalg.norm(path - target, axis=1)
-    ends = [int((1 + (k + 1) * settings.seconds) / 0.05) - 8 for k in range(3)]
+    # A second before the next target begins to appear.
+    ends = [int((k + 1) * settings.seconds / 0.05) for k in range(3)]
     misses = [float(apart[min(end, len(apart) - 1)]) for end in ends]
     headline = [(f"miss at place {k + 1}", f"{miss:.3f} arm links") for k, miss in enumerate(misses)]
     return finish(
@@ -69,8 +74,8 @@ def run(
         {
             "reaching": (
                 "Three reaches",
-                "Left: the hand's path, the arm at the end of every reach, and the targets. Right: how far "
-                "the hand is from the target, and action at the two joints.",
+                "Left: the hand's path, the arm where the hand is nearest to each target, and the "
+                "targets. Right: how far the hand is from the target, and action at the two joints.",
                 "The hand moves to three targets in turn along slightly curved paths.",
             )
         },

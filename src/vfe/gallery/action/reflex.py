@@ -24,6 +24,13 @@ class Settings:
         default=8.0, metadata={"help": "ln of the precision with which errors drive action"}
     )
 
+    def __post_init__(self):
+        if self.length < 120 or self.push == 0:
+            raise ValueError(
+                f"reflex: got length={self.length} and push={self.push}; wanted 120 samples or more, the "
+                "pushes being over by then, and a push that is not zero."
+            )
+
 
 def run(
     settings: Settings,
@@ -59,7 +66,7 @@ def run(
     cancelled = 1 - np.square(reflex.world.states[:, 0]).sum() / np.square(slack.world.states[:, 0]).sum()
     mirrored = float(np.corrcoef(reflex.action[:, 0], push)[0, 1])
     headline = [
-        ("movement cancelled", f"{cancelled:.1%}"),
+        ("squared movement cancelled", f"{cancelled:.2%}"),
         ("correlation of action and push", f"{mirrored:.3f}".replace("-", "−")),
         ("F, with reflex", f"{reflex.percept.free_energy.total:.1f} nats".replace("-", "−")),
         ("F, reflex cut", f"{slack.percept.free_energy.total:.1f} nats".replace("-", "−")),

@@ -67,9 +67,13 @@ class SmoothNoise(eqx.Module):
         """
         with jax.enable_x64(True):
             lags = jnp.abs(double("autocovariance: lags", lags))
-            moved = jax.lax.map(lambda lag: jax.scipy.linalg.expm(self.drift * lag) @ self.output, lags)
-            found = moved @ self.output
+            found = _autocovariance(self.drift, self.output, lags)
         return released(found)
+
+
+@jax.jit
+def _autocovariance(drift: Array, output: Array, lags: Array) -> Array:
+    return jax.lax.map(lambda lag: jax.scipy.linalg.expm(drift * lag) @ output, lags) @ output
 
 
 def smooth_noise(sd: Any, smoothness: Any, *, order: int = 8) -> SmoothNoise:

@@ -83,7 +83,7 @@ from vfe.perception import (
 from vfe.results import load
 
 if TYPE_CHECKING:
-    from vfe import action, dynamics
+    from vfe import action, discrete, dynamics
     from vfe.action import ActiveSystem, Process, act
     from vfe.dynamics import (
         DynamicModel,
@@ -168,6 +168,7 @@ __all__ = [
     "conditional",
     "dem",
     "dirichlet",
+    "discrete",
     "dynamics",
     "exact",
     "filter",
@@ -195,6 +196,7 @@ __all__ = [
 # Imported when first asked for: a third of the time of `import vfe` would be theirs.
 _LATER = {
     "action": ("ActiveSystem", "Process", "act"),
+    "discrete": (),
     "dynamics": (
         "DynamicModel",
         "Level",

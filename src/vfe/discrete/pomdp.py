@@ -1,0 +1,140 @@
+"""POMDP: hidden states in factors, outcomes in modalities, moved by actions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from vfe.discrete.tables import probabilities
+
+Dependencies = tuple[tuple[int, ...], ...]
+
+
+class POMDP(eqx.Module):
+    """A chain of categorical states and outcomes:
+
+    p(o, s | u) = Π_f D_f[s_f,1] Π_t Π_m A_m[o_m,t | s_t] Π_f B_f[s_f,t+1 | s_t, u_f,t].
+
+    **Arguments:**
+
+    - `A`: for every modality a table (outcomes, states of the factors it depends on …).
+    - `B`: for every factor a table (next states, states of the factors it depends on …, controls); one
+      control: uncontrolled.
+    - `D`: for every factor the probabilities of its first state; uniform if not given.
+    - `A_dependencies`: the factors that each modality depends on, in the order of its axes; all if not
+      given. `B_dependencies`: those that each factor's next state depends on; itself if not given.
+
+    **Raises:** `ValueError` that names the table, for shapes that do not fit and columns that do not sum to
+    one.
+
+    **Example:**
+    ```python
+    model = vfe.discrete.POMDP(
+        A=[[[0.9, 0.2], [0.1, 0.8]]], B=[np.stack([np.eye(2), np.eye(2)[::-1]], -1)], D=[[0.5, 0.5]]
+    )
+    vfe.filter(model, [0, 1, 1], actions=[0, 1]).factors[0]
+    ```
+
+    **Source:** Friston, FitzGerald, Rigoli, Schwartenbeck and Pezzulo 2017, "Active inference: a process
+    theory".
+    """
+
+    A: tuple[np.ndarray, ...]
+    B: tuple[np.ndarray, ...]
+    D: tuple[np.ndarray, ...]
+    A_dependencies: Dependencies = eqx.field(static=True)
+    B_dependencies: Dependencies = eqx.field(static=True)
+
+    def __init__(
+        self,
+        A: Sequence[Any],
+        B: Sequence[Any],
+        D: Sequence[Any] | None = None,
+        *,
+        A_dependencies: Sequence[Sequence[int]] | None = None,
+        B_dependencies: Sequence[Sequence[int]] | None = None,
+    ):
+        if not len(A) or not len(B):
+            raise ValueError(
+                f"POMDP: got {len(A)} tables A and {len(B)} tables B; wanted at least one each."
+            )
+        self.A = tuple(probabilities(f"A[{m}]", table) for m, table in enumerate(A))
+        self.B = tuple(probabilities(f"B[{f}]", table) for f, table in enumerate(B))
+        factors, sizes = range(len(B)), tuple(len(table) for table in self.B)
+        self.A_dependencies = _dependencies("A", A_dependencies, [tuple(factors)] * len(A), len(B))
+        self.B_dependencies = _dependencies("B", B_dependencies, [(f,) for f in factors], len(B))
+        for m, (table, depends) in enumerate(zip(self.A, self.A_dependencies, strict=True)):
+            _fits(f"A[{m}]", table.shape[1:], tuple(sizes[f] for f in depends), depends)
+        for f, (table, depends) in enumerate(zip(self.B, self.B_dependencies, strict=True)):
+            wanted = tuple(sizes[g] for g in depends)
+            if table.ndim == len(wanted) + 1:
+                raise ValueError(
+                    f"B[{f}]: got shape {table.shape} without an axis of controls; for an uncontrolled "
+                    "factor write table[..., None]."
+                )
+            _fits(f"B[{f}]", table.shape[1:-1], wanted, depends)
+        given = [np.full(size, 1 / size) for size in sizes] if D is None else D
+        if len(given) != len(B):
+            raise ValueError(f"POMDP: got {len(given)} tables D for {len(B)} factors; wanted one each.")
+        self.D = tuple(probabilities(f"D[{f}]", table) for f, table in enumerate(given))
+        for f, table in enumerate(self.D):
+            _fits(f"D[{f}]", table.shape, (sizes[f],), (f,))
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        """How many states each factor has."""
+        return tuple(len(table) for table in self.B)
+
+    @property
+    def outcomes(self) -> tuple[int, ...]:
+        """How many outcomes each modality has."""
+        return tuple(len(table) for table in self.A)
+
+    @property
+    def controls(self) -> tuple[int, ...]:
+        """How many controls each factor has; 1: uncontrolled."""
+        return tuple(table.shape[-1] for table in self.B)
+
+    @property
+    def joint_size(self) -> int:
+        """How many joint states there are."""
+        return math.prod(self.states)
+
+
+def hidden_markov(A: Any, D: Any, B: Any) -> POMDP:
+    """A hidden Markov model: A (outcomes, states), or one such table for every modality; D (states,);
+    B (next states, states).
+
+    **Raises:** as `POMDP`.
+
+    **Example:** `vfe.smooth(vfe.discrete.hidden_markov(A, D, B), [0, 1, 1]).factors[0]`.
+
+    **Source:** Rabiner 1989, "A tutorial on hidden Markov models".
+    """
+    several = isinstance(A, list | tuple) and np.ndim(A[0]) == 2
+    return POMDP(A if several else [A], [probabilities("B", B)[..., None]], [D])
+
+
+def _dependencies(
+    word: str, given: Sequence[Sequence[int]] | None, default: list[tuple[int, ...]], factors: int
+) -> Dependencies:
+    if given is None:
+        return tuple(default)
+    found = tuple(tuple(int(f) for f in each) for each in given)
+    bad = [f for each in found for f in each if not 0 <= f < factors]
+    if len(found) != len(default) or bad or any(len(set(each)) != len(each) for each in found):
+        raise ValueError(
+            f"POMDP: got {word}_dependencies {found}; wanted {len(default)} lists of different factors "
+            f"from 0 to {factors - 1}."
+        )
+    return found
+
+
+def _fits(name: str, got: tuple[int, ...], wanted: tuple[int, ...], depends: tuple[int, ...]) -> None:
+    if got != wanted:
+        raise ValueError(
+            f"{name}: got axes {got} for the states it depends on; wanted {wanted}, the sizes of the "
+            f"factors {depends}."
+        )

@@ -364,7 +364,7 @@ def test_worlds_and_agents_that_do_not_fit():
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states=[0.0], actions=0)
     with pytest.raises(ValueError, match="no array of real numbers"):
         vfe.Process(lambda x, v, a: 1j * x, lambda x, v, a: x, states=[0.0], actions=1)
-    with pytest.raises(ValueError, match="wanted real numbers"):
+    with pytest.raises(ValueError, match="real numbers"):
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states="a", actions=1)
     with pytest.raises(ValueError, match="positive numbers"):
         vfe.Process(lambda x, v, a: x, lambda x, v, a: x, states=[0.0], actions=1, state_precision=0.0)

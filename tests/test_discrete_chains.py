@@ -126,7 +126,7 @@ def test_a_hidden_markov_model_is_one_factor_that_nobody_controls():
         ({"D": [[0.5, 0.5], [1.0]]}, "2 tables D for 1 factors"),
         ({"D": [[0.2, 0.3, 0.5]]}, r"D\[0\]: got axes \(3,\)"),
         ({"A_dependencies": [[1]]}, "A_dependencies"),
-        ({"A": "x"}, "no array of numbers"),
+        ({"A": "x"}, "no array of real numbers"),
         ({"A": []}, "at least one each"),
     ],
 )
@@ -142,7 +142,7 @@ def test_bad_tables(change, word):
         ([0, 2], None, "outcome 2 at time 1, modality 0"),
         ([0, -1], None, "whole numbers from 0"),
         ([0, 0.5], None, "whole numbers"),
-        (["a"], None, "no array of numbers"),
+        (["a"], None, "no array of real numbers"),
         ([[0, 0]], None, r"\(time, 1\)"),
         ([], None, "no outcomes"),
         ([0, 1], [1], "action 1 at time 0, factor 0"),

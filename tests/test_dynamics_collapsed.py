@@ -77,6 +77,14 @@ def test_white_noise_and_a_gap_against_the_dense_density(model, series):
         assert found.free_energy[k] == pytest.approx(laplace, abs=1e-4)
 
 
+def test_masked_samples_are_missing_ones(model, series):
+    y = series[1]
+    gap = np.where(np.arange(12)[:, None] == 3, np.nan, y)
+    masked = vfe.filter(model, np.ma.masked_array(y, mask=np.isnan(gap)))
+    np.testing.assert_array_equal(masked.states.mean, vfe.filter(model, gap).states.mean)
+    assert abs(masked.states.mean - vfe.filter(model, y).states.mean).max() > 1e-3
+
+
 def test_sessions_of_other_lengths_share_what_is_learned(model, series):
     several = series[0, :, 0], series[1, :7, 0]
     found = vfe.fit(model, Sessions([y[:, None] for y in several]))
@@ -195,6 +203,10 @@ def test_what_cannot_be_learned_is_said(model, series):
         vfe.fit(model, Sessions([series[1]]), times=np.arange(12.0))
     with pytest.raises(ValueError, match="for each"):
         vfe.fit(model, Sessions([series]))
+    with pytest.raises(ValueError, match="no array of real numbers"):
+        vfe.fit(model, series[1] + 1j)
+    with pytest.raises(TypeError, match=r"wanted a vfe\.StateSpace"):
+        vfe.fit(lambda p: 3, series[1], prior={"a": (1.0, 1.0)})
     with pytest.raises(ValueError, match="max_steps"):
         Collapsed(max_steps=0)
     with pytest.raises(vfe.DivergenceError, match="max_steps=200"):

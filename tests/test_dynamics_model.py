@@ -135,7 +135,7 @@ def test_data_that_cannot_be(model, data):
         (y[:5], "order=4"),
         (y[:1], "1 samples"),
         (np.where(np.arange(32)[:, None] == 7, np.nan, y), r"nan at index \(7, 0\)"),
-        ([["a"] * 4] * 32, "no array of numbers"),
+        ([["a"] * 4] * 32, "no array of real numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             vfe.filter(model, wrong, scheme=Reference())

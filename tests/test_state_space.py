@@ -328,7 +328,7 @@ def test_looks():
         ),
         ({"transition_covariance": np.array([[1.0, 0.5], [0.0, 1.0]])}, r"is not symmetric"),
         ({"initial_mean": np.array([0.0, np.nan])}, r"initial_mean has values that are not finite"),
-        ({"transition": "A"}, r"transition: got 'A'; wanted an array of numbers"),
+        ({"transition": "A"}, r"transition: got 'A', no array of real numbers"),
         (
             {"transition": np.ones((4, 2, 2)), "transition_offset": np.ones((5, 2))},
             r"lengths of the axes of time differ: \{'transition': 4, 'transition_offset': 5\}",

@@ -4,19 +4,10 @@ from vfe.action.act import act
 from vfe.action.acted import Acted, World
 from vfe.action.active_system import ActiveSystem
 from vfe.action.process import Process
-from vfe.action.systems import (
-    RETINA,
-    climbing,
-    contrast,
-    hand,
-    limb,
-    mountain_car,
-    pursuit,
-    reaching,
-    rushing,
-    stopping,
-    swinging,
-)
+from vfe.action.systems.limb import limb
+from vfe.action.systems.mountain_car import climbing, mountain_car, rushing
+from vfe.action.systems.pursuit import RETINA, contrast, pursuit, stopping, swinging
+from vfe.action.systems.reaching import hand, reaching
 
 __all__ = [
     "RETINA",

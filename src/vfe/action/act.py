@@ -10,8 +10,8 @@ from jax.core import Tracer
 
 from vfe.action.acted import Acted, World
 from vfe.action.active_system import ActiveSystem
-from vfe.action.numbers import numbers
 from vfe.action.reflex_scheme import run_reflexes
+from vfe.arrays import real_numbers
 from vfe.dynamics.generalised.inversion import describe
 from vfe.dynamics.generalised.outcome import Outcome
 from vfe.dynamics.levels.smooth_series import smooth_series
@@ -136,7 +136,7 @@ def _length(length: int | None, causes: Any, expected: Any, order: int) -> int:
 def _series(name: str, given: Any, length: int, size: int) -> np.ndarray:
     if given is None:
         return np.zeros((length, size))
-    series = numbers("act", name, given)
+    series = real_numbers(f"act: {name}", given)
     if series.ndim == 1 and size == 1:
         series = series[:, None]
     if series.shape != (length, size):

@@ -7,8 +7,8 @@ import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vfe.action.numbers import numbers
 from vfe.action.process import Process
+from vfe.arrays import real_numbers
 from vfe.dynamics.levels.dynamic_model import DynamicModel
 from vfe.dynamics.levels.noise_precision import matrix
 
@@ -86,7 +86,7 @@ class ActiveSystem(eqx.Module):
         self.reflex_precision = _precision(reflex_precision, k, "reflex_precision")
         self.action_precision = _precision(action_precision, actions, "action_precision")
         self.reflexes = (
-            np.ones((k, actions)) if reflexes is None else numbers("ActiveSystem", "reflexes", reflexes)
+            np.ones((k, actions)) if reflexes is None else real_numbers("ActiveSystem: reflexes", reflexes)
         )
         if self.reflexes.shape != (k, actions) or not np.isfinite(self.reflexes).all():
             raise ValueError(
@@ -108,14 +108,14 @@ class ActiveSystem(eqx.Module):
 
 
 def _precision(value: ArrayLike, size: int, name: str) -> np.ndarray:
-    found = matrix(numbers("ActiveSystem", name, value), size, f"ActiveSystem: {name}")
+    found = matrix(real_numbers(f"ActiveSystem: {name}", value), size, f"ActiveSystem: {name}")
     if np.linalg.eigvalsh(found).min() < -1e-12 * max(np.abs(found).max(), 1e-300):
         raise ValueError(f"ActiveSystem: got {name}={value}; wanted no negative precision.")
     return found
 
 
 def _time(value: float, name: str) -> float:
-    value = float(numbers("ActiveSystem", name, value))
+    value = float(real_numbers(f"ActiveSystem: {name}", value))
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"ActiveSystem: got {name}={value}; wanted a time, zero or positive.")
     return value

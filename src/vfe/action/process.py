@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from vfe.action.numbers import numbers
+from vfe.arrays import real_numbers
 from vfe.dynamics.levels.dependence import depends_on
 from vfe.dynamics.levels.noise_precision import matrix
 
@@ -88,7 +88,7 @@ class Process(eqx.Module):
             )
         self.causes = int(causes)
         self.smoothness = (
-            None if smoothness is None else float(numbers("Process", "smoothness", smoothness))
+            None if smoothness is None else float(real_numbers("Process: smoothness", smoothness))
         )
         if self.smoothness is not None and not (math.isfinite(self.smoothness) and self.smoothness > 0):
             raise ValueError(f"Process: got smoothness={smoothness}; wanted a time above zero.")
@@ -136,7 +136,7 @@ def _jacobians(observe: Callable, flow: Callable, x: Array, v: Array, a: Array) 
 
 
 def _vector(value: ArrayLike, name: str) -> np.ndarray:
-    start = numbers("Process", name, value)
+    start = real_numbers(f"Process: {name}", value)
     if start.ndim != 1 or not start.size or not np.isfinite(start).all():
         raise ValueError(
             f"Process: got {name} {value}; wanted a vector of finite numbers, where they start."
@@ -146,7 +146,7 @@ def _vector(value: ArrayLike, name: str) -> np.ndarray:
 
 def _deviation(value: ArrayLike, size: int, name: str) -> Float[np.ndarray, "k k"]:
     """A square root of the covariance; an infinite precision has none."""
-    given = numbers("Process", name, value)
+    given = real_numbers(f"Process: {name}", value)
     if given.ndim < 2 and given.shape in ((), (size,)) and (given > 0).all():
         return np.diag(np.broadcast_to(1 / np.sqrt(given), (size,)))
     precision = matrix(given, size, f"Process: {name}")

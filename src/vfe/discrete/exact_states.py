@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from vfe.arrays import real_numbers
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.state_beliefs import FilteredStates, SmoothedStates
 from vfe.dynamics.filtering import filter, smooth
@@ -225,10 +226,7 @@ def _read(model: POMDP, y: Any, actions: Any, verb: str) -> tuple[np.ndarray, np
 
 
 def _whole(value: Any, name: str, columns: int, *, missing: bool) -> np.ndarray:
-    try:
-        given = np.asarray(value, float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: got no array of numbers: {error}") from error
+    given = real_numbers(name, value)
     if given.ndim == 1 and columns == 1:
         given = given[:, None]
     if given.ndim != 2 or given.shape[1] != columns:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from vfe.arrays import real_numbers
+
 TOLERANCE = 1e-6
 
 
@@ -15,12 +17,7 @@ def probabilities(name: str, value: Any) -> np.ndarray:
 
     **Example:** `probabilities("A[0]", [[0.9, 0.2], [0.1, 0.8]])`.
     """
-    try:
-        table = np.asarray(value, float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: got {type(value).__name__} that is no array of numbers: {error}"
-        ) from error
+    table = real_numbers(name, value)
     if table.ndim < 1 or not table.size:
         raise ValueError(f"{name}: got shape {table.shape}; wanted probabilities along the first axis.")
     if not np.isfinite(table).all() or (table < 0).any():

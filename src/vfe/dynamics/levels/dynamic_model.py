@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from vfe.arrays import real_numbers
 from vfe.dynamics.levels.learned_smoothness import Smoothness, middle
 from vfe.dynamics.levels.level import Level
 from vfe.dynamics.levels.problem import Problem, make_problem
@@ -70,7 +71,11 @@ class DynamicModel(eqx.Module):
         self.cause_order = min(2, self.order) if cause_order is None else int(cause_order)
         default = 0.5 * self.dt if dynamic else 0.0
         given = default if smoothness is None else smoothness
-        self.smoothness = given if isinstance(given, Smoothness) else float(given)
+        self.smoothness = (
+            given
+            if isinstance(given, Smoothness)
+            else float(real_numbers("DynamicModel: smoothness", given))
+        )
         if not isinstance(self.smoothness, Smoothness) and not (
             math.isfinite(self.smoothness) and self.smoothness >= 0
         ):

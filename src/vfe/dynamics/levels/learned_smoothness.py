@@ -1,8 +1,15 @@
 """Smoothness: that of noise, where it is learned."""
 
 import math
+from typing import Any
 
 import equinox as eqx
+
+from vfe.arrays import real_numbers
+
+
+def _number(value: Any) -> float:
+    return float(real_numbers("Smoothness", value))
 
 
 class Smoothness(eqx.Module):
@@ -19,8 +26,8 @@ class Smoothness(eqx.Module):
     **Source:** Friston 2008, "Hierarchical models in the brain", where smoothness is a hyperparameter.
     """
 
-    median: float = eqx.field(static=True, converter=float)
-    log_sd: float = eqx.field(static=True, converter=float, default=1.0)
+    median: float = eqx.field(static=True, converter=_number)
+    log_sd: float = eqx.field(static=True, converter=_number, default=1.0)
 
     def __check_init__(self):
         for name in ("median", "log_sd"):

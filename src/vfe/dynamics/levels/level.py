@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vfe.arrays import real_numbers
 from vfe.dynamics.levels.learned_smoothness import Smoothness
 from vfe.dynamics.levels.noise_precision import Precision, precision
 
@@ -150,7 +151,7 @@ def _covariance(given: ArrayLike, count: int, name: str) -> np.ndarray:
 def _time(value: Smoothness | float | None, name: str) -> Smoothness | float | None:
     if value is None or isinstance(value, Smoothness):
         return value
-    value = float(value)
+    value = float(real_numbers(f"Level: {name}", value))
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"Level: got {name}={value}; wanted a time, zero or positive.")
     return value

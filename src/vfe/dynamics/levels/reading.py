@@ -7,6 +7,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
+from vfe.arrays import real_numbers
 from vfe.dynamics.levels.dynamic_model import DynamicModel
 
 
@@ -103,11 +104,4 @@ def read_times(times: Any, length: int, dt: float, verb: str) -> Float[np.ndarra
 
 
 def _array(value: Any, name: str) -> Any:
-    if isinstance(value, Tracer):
-        return value
-    try:
-        return np.asarray(value, float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: got {type(value).__name__} that is no array of numbers: {error}"
-        ) from error
+    return value if isinstance(value, Tracer) else real_numbers(name, value)

@@ -98,10 +98,10 @@ def fit_parameters(
         raise ValueError(f"fit: start has {unknown}; the parameters are {list(names)}.")
     typical, spread, first = np.log(values[:, 0]), values[:, 1], np.log(values[:, 2])
     with jax.enable_x64(True):
-        y = double("fit_parameters: y", y)
+        y = double("fit: y", y)
 
         def energy(logs: Array, y: Array) -> Array:
-            model = build(dict(zip(names, jnp.exp(logs), strict=True)))
+            model = _built(build, dict(zip(names, jnp.exp(logs), strict=True)))
             prior_energy = 0.5 * (((logs - typical) / spread) ** 2).sum()
             return prior_energy - filter_verb(model, y, inputs=inputs).log_evidence.sum()
 
@@ -114,11 +114,11 @@ def fit_parameters(
             )
         if found.least <= 0:
             raise DivergenceError(
-                "fit_parameters: the point found is a saddle and no minimum; start elsewhere (start=)."
+                "fit: the point found is a saddle and no minimum; start elsewhere (start=)."
             )
         covariance = np.linalg.inv(found.curvature)
         value = dict(zip(names, jnp.exp(jnp.asarray(found.place)), strict=True))
-        model = build(value)
+        model = _built(build, value)
         surprise = np.asarray(filter_verb(model, y, inputs=inputs).surprise)
         surprise = surprise.reshape(-1, surprise.shape[-1]).sum(0)
         result = FittedParameters(
@@ -133,3 +133,10 @@ def fit_parameters(
         )
     model = result.model
     return eqx.tree_at(lambda r: r.model, released(result), model)
+
+
+def _built(build: Callable[[dict[str, Array]], StateSpace], value: dict[str, Array]) -> StateSpace:
+    model = build(value)
+    if not isinstance(model, StateSpace):
+        raise TypeError(f"fit: the function returns a {type(model).__name__}; wanted a vfe.StateSpace.")
+    return model

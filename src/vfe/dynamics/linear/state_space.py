@@ -9,6 +9,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from vfe.arrays import real_numbers
+
 if TYPE_CHECKING:
     from vfe.dynamics.linear.smoothed import Now, OnlineState
 
@@ -178,15 +180,11 @@ TIMED = {
 
 def double(name: str, value: Any) -> Array:
     """Numbers as a float64 array. **Raises:** `ValueError` that names what is no array of numbers."""
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array) and not jnp.iscomplexobj(value):
         return value if value.dtype == np.float64 else value.astype(jnp.float64)
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
-            return jnp.asarray(value, jnp.float64)
-        raise ValueError(f"{name}: got {value!r}; wanted an array of numbers.") from error
-    return jnp.asarray(array)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        return jnp.asarray(value, jnp.float64)
+    return jnp.asarray(real_numbers(name, value))
 
 
 def _last(arrays: dict[str, Array], name: str, axes: int, axis: int = -1) -> int:

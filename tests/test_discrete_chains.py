@@ -1,29 +1,13 @@
 """Exact beliefs about discrete chains, against reference models and sums over every path."""
 
 import itertools
-import pathlib
 
 import numpy as np
 import pytest
+from discrete_cases import CASES, read
 
 import vfe
-from vfe.discrete import POMDP, hidden_markov
-
-FOLDER = pathlib.Path(__file__).parent / "reference" / "discrete"
-CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
-
-
-def read(case):
-    data = dict(np.load(FOLDER / f"{case}.npz"))
-    factors, modalities = range(len(data["num_states"])), range(len(data["num_obs"]))
-    model = POMDP(
-        [data[f"A_{m}"] for m in modalities],
-        [data[f"B_{f}"] for f in factors],
-        [data[f"D_{f}"] for f in factors],
-        A_dependencies=[np.ravel(data[f"A_dep_{m}"]) for m in modalities],
-        B_dependencies=[np.ravel(data[f"B_dep_{f}"]) for f in factors],
-    )
-    return data, model
+from vfe.discrete import POMDP, HiddenMarkov
 
 
 def near(got, wanted):
@@ -106,14 +90,14 @@ def test_missing_outcomes_and_factors_that_drive_each_other_by_every_path():
 
 def test_a_hidden_markov_model_is_one_factor_that_nobody_controls():
     A, B, D = np.array([[0.9, 0.3], [0.1, 0.7]]), np.array([[0.8, 0.1], [0.2, 0.9]]), np.array([0.5, 0.5])
-    model = hidden_markov(A, D, B)
+    model = HiddenMarkov(A, D, B)
     found = vfe.filter(model, [0, 1])
     first = A[0] * D / (A[0] @ D)
     near(found.factors[0][0], first)
     second = A[1] * (B @ first)
     near(found.factors[0][1], second / second.sum())
     assert found.log_evidence == pytest.approx(np.log(A[0] @ D) + np.log(second.sum()), abs=1e-12)
-    near(vfe.filter(hidden_markov([A, A], D, B), [[0, 0], [1, np.nan]]).joint[1].sum(), 1)
+    near(vfe.filter(HiddenMarkov([A, A], D, B), [[0, 0], [1, np.nan]]).joint[1].sum(), 1)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """Discrete worlds: categorical hidden states, tables of probabilities, beliefs carried through time."""
 
-from vfe.discrete.exact_states import filter_pomdp, smooth_pomdp
-from vfe.discrete.pomdp import POMDP, hidden_markov
-from vfe.discrete.state_beliefs import FilteredStates, SmoothedStates
+from vfe.discrete.labels import Labels
+from vfe.discrete.pomdp import POMDP, HiddenMarkov
+from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates
+from vfe.discrete.states.exact import filter_pomdp, smooth_pomdp
 
 __all__ = [
     "POMDP",
     "FilteredStates",
+    "HiddenMarkov",
+    "Labels",
     "SmoothedStates",
     "filter_pomdp",
-    "hidden_markov",
     "smooth_pomdp",
 ]

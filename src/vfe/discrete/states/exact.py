@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vfe.arrays import real_numbers
+from vfe.discrete.course import read_course
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.state_beliefs import FilteredStates, SmoothedStates
+from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates
+from vfe.discrete.states.joint import joint_likelihood, joint_transition, ordered
+from vfe.discrete.tables import entropy, log_table
 from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy, Kind
-
-# A transition between joint states has the square of this many entries.
-LARGEST = 4096
 
 
 @filter.register
@@ -36,7 +35,7 @@ def filter_pomdp(model: POMDP, y: Any, *, actions: Any = None) -> FilteredStates
 
     **Source:** Rabiner 1989, "A tutorial on hidden Markov models".
     """
-    outcomes, controls = _read(model, y, actions, "filter")
+    outcomes, controls = read_course(model, y, actions, "filter")
     with jax.enable_x64(True):
         found = jax.tree.map(np.asarray, _filter(model, jnp.asarray(outcomes), jnp.asarray(controls)))
     _check(found.surprise, "filter")
@@ -53,7 +52,7 @@ def smooth_pomdp(model: POMDP, y: Any, *, actions: Any = None) -> SmoothedStates
 
     **Source:** Rabiner 1989, "A tutorial on hidden Markov models".
     """
-    outcomes, controls = _read(model, y, actions, "smooth")
+    outcomes, controls = read_course(model, y, actions, "smooth")
     with jax.enable_x64(True):
         found = jax.tree.map(np.asarray, _smooth(model, jnp.asarray(outcomes), jnp.asarray(controls)))
     _check(found.filtered.surprise, "smooth")
@@ -119,126 +118,33 @@ def _free_energy(model: POMDP, outcomes: Array, controls: Array, joint: Array, p
     observed, hidden, entropies = {}, {}, {}
     for m, (table, depends) in enumerate(zip(model.A, model.A_dependencies, strict=True)):
         away = tuple(f for f in now if f - 1 not in depends)
-        belief = _ordered(joint.sum(away), depends)
+        belief = ordered(joint.sum(away), depends)
         there = outcomes[:, m] >= 0
-        cost = -_log(jnp.asarray(table))[jnp.maximum(outcomes[:, m], 0)]
+        cost = -log_table(table)[jnp.maximum(outcomes[:, m], 0)]
         lost = (jnp.where(belief > 0, belief * cost, 0.0)).reshape(len(joint), -1).sum(1)
-        observed[f"A[{m}]"] = jnp.where(there, lost, 0.0)
+        observed[model.labels.modalities[m]] = jnp.where(there, lost, 0.0)
     for f, (table, depends) in enumerate(zip(model.B, model.B_dependencies, strict=True)):
         first = joint[0].sum(tuple(g for g in range(count) if g != f))
-        start = -jnp.where(first > 0, first * _log(jnp.asarray(model.D[f])), 0.0).sum()
+        start = -jnp.where(first > 0, first * log_table(model.D[f]), 0.0).sum()
         later = [1 + g for g in range(count) if g != f]
         before = [1 + count + g for g in range(count) if g not in depends]
         pair = pairs.sum((*later, *before))
-        pair = jnp.moveaxis(_ordered(jnp.moveaxis(pair, 1, -1), depends), -1, 1)
-        cost = -_log(jnp.moveaxis(jnp.asarray(table), -1, 0))[controls[:, f]]
+        pair = jnp.moveaxis(ordered(jnp.moveaxis(pair, 1, -1), depends), -1, 1)
+        cost = -log_table(jnp.moveaxis(jnp.asarray(table), -1, 0))[controls[:, f]]
         moved = jnp.where(pair > 0, pair * cost, 0.0).reshape(len(pairs), -1).sum(1)
-        hidden[f"B[{f}]"] = jnp.concatenate([start[None], moved])
+        hidden[model.labels.factors[f]] = jnp.concatenate([start[None], moved])
         kept = [1 + g for g in range(f + 1, count)]
-        more = _entropy(pairs.sum(tuple(kept))) - _entropy(pairs.sum((1 + f, *kept)))
+        more = _entropies(pairs.sum(tuple(kept))) - _entropies(pairs.sum((1 + f, *kept)))
         own = joint[:1].sum(tuple(kept))
-        entropies[f"B[{f}]"] = jnp.concatenate([_entropy(own) - _entropy(own.sum(1 + f)), more])
+        entropies[model.labels.factors[f]] = jnp.concatenate(
+            [_entropies(own) - _entropies(own.sum(1 + f)), more]
+        )
     order = (*hidden, *observed)
     return FreeEnergy(observed, hidden, entropies, None, jnp.ones(()), Kind.exact, (), order)
 
 
-def _ordered(belief: Array, depends: tuple[int, ...]) -> Array:
-    """Axes of factors, which come in rising order, in the order of a table."""
-    ranks = np.argsort(np.argsort(depends))
-    tail = tuple(range(1 + len(depends), belief.ndim))
-    return jnp.transpose(belief, (0, *(1 + ranks), *tail))
-
-
-def _log(table: Array) -> Array:
-    return jnp.log(jnp.where(table > 0, table, 1.0)) + jnp.where(table > 0, 0.0, -jnp.inf)
-
-
-def _entropy(belief: Float[Array, "time *states"]) -> Float[Array, " time"]:
-    terms = jnp.where(belief > 0, belief * jnp.log(jnp.where(belief > 0, belief, 1.0)), 0.0)
-    return -terms.reshape(len(belief), -1).sum(1)
-
-
-def joint_likelihood(model: POMDP, outcomes: Int[Array, " m"]) -> Float[Array, " joint"]:
-    """Π_m A_m[o_m | s] of every joint state; a negative outcome is a missing one.
-
-    **Example:** `joint_likelihood(model, jnp.array([0]))`.
-    """
-    whole = jnp.ones(model.states)
-    for m, (table, depends) in enumerate(zip(model.A, model.A_dependencies, strict=True)):
-        row = jnp.asarray(table)[jnp.maximum(outcomes[m], 0)]
-        row = jnp.where(outcomes[m] >= 0, row, 1.0)
-        whole = whole * _spread(row, depends, len(model.states))
-    return whole.ravel()
-
-
-def joint_transition(model: POMDP, controls: Int[Array, " f"]) -> Float[Array, "joint joint"]:
-    """Π_f B_f[s'_f | s, u_f] between joint states. **Example:** `joint_transition(model, "
-    "jnp.array([0]))`."""
-    count = len(model.states)
-    whole = jnp.ones((1,) * 2 * count)
-    for f, (table, depends) in enumerate(zip(model.B, model.B_dependencies, strict=True)):
-        chosen = jnp.take(jnp.asarray(table), controls[f], axis=-1)
-        spread = jax.vmap(lambda row, depends=depends: _spread(row, depends, count))(chosen)
-        shape = [1] * count
-        shape[f] = len(table)
-        whole = whole * spread.reshape(*shape, *spread.shape[1:])
-    return jnp.broadcast_to(whole, model.states * 2).reshape(model.joint_size, model.joint_size)
-
-
-def _spread(table: Array, depends: tuple[int, ...], count: int) -> Array:
-    """A table over some factors as one over all, of length one where it does not depend on them."""
-    axes = np.argsort(depends)
-    ordered = jnp.transpose(table, tuple(int(axis) for axis in axes))
-    shape = [1] * count
-    for place, f in enumerate(np.asarray(depends, int)[axes]):
-        shape[f] = ordered.shape[place]
-    return ordered.reshape(shape)
-
-
-def _read(model: POMDP, y: Any, actions: Any, verb: str) -> tuple[np.ndarray, np.ndarray]:
-    if model.joint_size > LARGEST:
-        raise ValueError(
-            f"{verb}: got {model.joint_size} joint states; exact beliefs are kept for {LARGEST} at most."
-        )
-    counts, factors = model.outcomes, len(model.states)
-    outcomes = _whole(y, f"{verb}: outcomes", len(counts), missing=True)
-    if not len(outcomes):
-        raise ValueError(f"{verb}: got no outcomes.")
-    if actions is None:
-        controls = np.zeros((len(outcomes) - 1, factors), int)
-    else:
-        controls = _whole(actions, f"{verb}: actions", factors, missing=False)
-        if len(controls) != len(outcomes) - 1:
-            raise ValueError(
-                f"{verb}: got {len(controls)} actions for {len(outcomes)} times; wanted one between each "
-                "two."
-            )
-    for name, found, limits in (("outcome", outcomes, counts), ("action", controls, model.controls)):
-        bad = np.argwhere(found >= np.array(limits))
-        if len(bad):
-            t, k = (int(i) for i in bad[0])
-            where = "modality" if name == "outcome" else "factor"
-            raise ValueError(
-                f"{verb}: got {name} {found[t, k]} at time {t}, {where} {k}, which has 0 to "
-                f"{limits[k] - 1}."
-            )
-    return outcomes, controls
-
-
-def _whole(value: Any, name: str, columns: int, *, missing: bool) -> np.ndarray:
-    given = real_numbers(name, value)
-    if given.ndim == 1 and columns == 1:
-        given = given[:, None]
-    if given.ndim != 2 or given.shape[1] != columns:
-        raise ValueError(f"{name}: got shape {given.shape}; wanted (time, {columns}).")
-    absent = np.isnan(given) & missing
-    rest = np.where(absent, 0.0, given)
-    bad = np.argwhere(~np.isfinite(rest) | (rest < 0) | (rest != np.round(rest)))
-    if len(bad):
-        where = tuple(int(i) for i in bad[0])
-        help = ", NaN for missing" if missing else ""
-        raise ValueError(f"{name}: got {given[where]} at {where}; wanted whole numbers from 0{help}.")
-    return np.where(absent, -1, rest).astype(int)
+def _entropies(belief: Float[Array, "time *states"]) -> Float[Array, " time"]:
+    return entropy(belief, tuple(range(1, belief.ndim)))
 
 
 def _check(surprise: np.ndarray, verb: str) -> None:

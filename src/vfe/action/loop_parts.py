@@ -1,0 +1,44 @@
+"""What takes part in the loop of agent and world."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import PRNGKeyArray
+
+
+class AbstractAgent(eqx.Module):
+    """Something that perceives and acts: its state is passed in and returned.
+
+    What `observe` and `decide` return beside the state is what a history keeps; the decision has a field
+    `action`, which the world is given.
+
+    **Example:** `vfe.discrete.Agent`.
+    """
+
+    @abc.abstractmethod
+    def init(self) -> Any:
+        """The state before anything was sensed."""
+
+    @abc.abstractmethod
+    def observe(self, state: Any, outcome: Any) -> tuple[Any, Any]:
+        """The state after a sensation, and the percept: what is believed, and F."""
+
+    @abc.abstractmethod
+    def decide(self, state: Any, key: PRNGKeyArray) -> tuple[Any, Any]:
+        """The state after a decision, and the decision: `decision.action`, and what it was taken from."""
+
+
+class AbstractWorld(eqx.Module):
+    """Something that answers an action with a sensation, in JAX: its state is passed in and returned.
+
+    **Example:** `vfe.discrete.worlds.tmaze()`.
+    """
+
+    @abc.abstractmethod
+    def reset(self, key: PRNGKeyArray) -> tuple[Any, Any]:
+        """A first state, and the first sensation."""
+
+    @abc.abstractmethod
+    def step(self, state: Any, action: Any, key: PRNGKeyArray) -> tuple[Any, Any]:
+        """The state after an action, and the sensation there."""

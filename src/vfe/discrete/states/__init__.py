@@ -1,0 +1,1 @@
+"""Beliefs about the states of a discrete world."""

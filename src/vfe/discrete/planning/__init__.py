@@ -1,0 +1,1 @@
+"""Plans: what is expected of the future under each course of action."""

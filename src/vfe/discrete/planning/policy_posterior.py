@@ -1,0 +1,83 @@
+"""The posterior over policies, and the precision with which they are chosen."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+HALVINGS = 60
+LEAST_RATE = 1e-6
+
+
+def policy_posterior(
+    G: Float[Array, " policies"], precision: Any, log_habit: Any = 0.0, F: Any = 0.0
+) -> Float[Array, " policies"]:
+    """q(π) ∝ exp(ln E(π) − γ G(π) − F(π)).
+
+    **Arguments:** `G`: expected free energies, nats; `precision`: γ; `log_habit`: ln E; `F`: what each
+    policy left of surprise so far, nats.
+
+    **Example:** `policy_posterior(jnp.array([1.0, 2.0]), 4.0)`.
+
+    **Source:** Friston, FitzGerald, Rigoli, Schwartenbeck and Pezzulo 2017.
+    """
+    return jax.nn.softmax(log_habit - precision * G - F)
+
+
+class PolicyPrecision(eqx.Module):
+    """A belief about the policy precision γ and the posteriors over policies at it.
+
+    `precision`: γ; `before`, `after` (policies,): without and with the evidence F(π).
+
+    **Example:** `infer_precision(G, F).precision`.
+    """
+
+    precision: Array
+    before: Float[Array, " policies"]
+    after: Float[Array, " policies"]
+
+
+@eqx.filter_jit
+def infer_precision(G: Any, F: Any = 0.0, log_habit: Any = 0.0, *, rate: Any = 1.0) -> PolicyPrecision:
+    """The policy precision at which its own update rests, for γ ~ Gamma(1, rate).
+
+    γ = 1/β, β = rate + (π − π_0)·G, π_0 = softmax(ln E − γ G), π = softmax(ln E − γ G − F): precision
+    rises where the evidence favours policies that were expected to be good.
+
+    The root is bracketed and halved, so that it does not cycle as the plain iteration may; its derivative
+    is that of the root. β is kept above 1e−6.
+
+    **Arguments:** `G`, `F`: (policies,), nats; `log_habit`: ln E; `rate`: β before.
+
+    **Example:** `infer_precision(jnp.array([1.0, 2.0]), jnp.array([0.5, 3.0])).precision`.
+
+    **Source:** Friston, FitzGerald, Rigoli, Schwartenbeck and Pezzulo 2017, appendix.
+    """
+    G, F = jnp.asarray(G), jnp.broadcast_to(jnp.asarray(F), jnp.shape(G))
+
+    def both(beta: Array) -> tuple[Array, Array]:
+        return policy_posterior(G, 1 / beta, log_habit), policy_posterior(G, 1 / beta, log_habit, F)
+
+    def rest(beta: Array) -> Array:
+        before, after = both(beta)
+        return rate + ((after - before) * G).sum() - beta
+
+    reach = G.max() - G.min()
+    low = jnp.maximum(jnp.asarray(rate - reach, G.dtype), LEAST_RATE)
+    high = jnp.maximum(jnp.asarray(rate + reach, G.dtype), LEAST_RATE)
+
+    def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
+        middle = (low + high) / 2
+        above = rest(middle) > 0
+        return (jnp.where(above, middle, low), jnp.where(above, high, middle)), None
+
+    (low, high), _ = jax.lax.scan(halve, jax.lax.stop_gradient((low, high)), None, length=HALVINGS)
+    beta = jax.lax.stop_gradient((low + high) / 2)
+    # One Newton step moves nothing at the root, and carries its derivative.
+    slope = jax.lax.stop_gradient(jax.jvp(rest, (beta,), (jnp.ones_like(beta),))[1])
+    floor = beta <= 2 * LEAST_RATE
+    beta = jnp.where(floor, beta, beta - rest(beta) / jnp.where(floor, 1.0, slope))
+    return PolicyPrecision(1 / beta, *both(beta))

@@ -1,16 +1,42 @@
 """Discrete worlds: categorical hidden states, tables of probabilities, beliefs carried through time."""
 
+from vfe.discrete.agent import Agent, AgentState, Decision, Percept
 from vfe.discrete.labels import Labels
+from vfe.discrete.planning.expected_free_energy import ExpectedFreeEnergy, expected_free_energy
+from vfe.discrete.planning.goal import Goal
+from vfe.discrete.planning.plan import Plan
+from vfe.discrete.planning.policies import Policies, every_policy
+from vfe.discrete.planning.policy_posterior import PolicyPrecision, infer_precision, policy_posterior
+from vfe.discrete.planning.search import Search, Searched, search
+from vfe.discrete.planning.terms import Terms, surprise_alone
 from vfe.discrete.pomdp import POMDP, HiddenMarkov
 from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates
 from vfe.discrete.states.exact import filter_pomdp, smooth_pomdp
 
 __all__ = [
     "POMDP",
+    "Agent",
+    "AgentState",
+    "Decision",
+    "ExpectedFreeEnergy",
     "FilteredStates",
+    "Goal",
     "HiddenMarkov",
     "Labels",
+    "Percept",
+    "Plan",
+    "Policies",
+    "PolicyPrecision",
+    "Search",
+    "Searched",
     "SmoothedStates",
+    "Terms",
+    "every_policy",
+    "expected_free_energy",
     "filter_pomdp",
+    "infer_precision",
+    "policy_posterior",
+    "search",
     "smooth_pomdp",
+    "surprise_alone",
 ]

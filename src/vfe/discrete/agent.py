@@ -1,0 +1,375 @@
+"""An agent in a discrete world: it perceives, learns, plans and acts."""
+
+import math
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from vfe.action.loop_parts import AbstractAgent
+from vfe.arrays import real_numbers
+from vfe.discrete.observing import observe_joint
+from vfe.discrete.planning.goal import Goal
+from vfe.discrete.planning.plan import Plan, first_actions, make_plan
+from vfe.discrete.planning.policies import Policies, every_policy, joint_actions
+from vfe.discrete.planning.policy_posterior import infer_precision
+from vfe.discrete.planning.predicted import by_factor, joint, next_states
+from vfe.discrete.planning.search import Search
+from vfe.discrete.planning.terms import Terms
+from vfe.discrete.pomdp import POMDP
+from vfe.discrete.states.joint import joint_likelihood
+from vfe.discrete.tables import entropy
+from vfe.free_energy import FreeEnergy
+
+
+class AgentState(eqx.Module):
+    """What an agent carries from step to step.
+
+    `belief` (*states): about the states now; `action` (factors,): the last one; `time`: outcomes so far in
+    this episode; `plan`, `option`, `place`: the last plan, the option chosen from it, and how many of its
+    steps were taken; `precision`: γ.
+    """
+
+    belief: Any
+    action: Int[Array, " factors"]
+    time: Int[Array, ""]
+    plan: Plan
+    option: Int[Array, ""]
+    place: Int[Array, ""]
+    precision: Float[Array, ""]
+
+
+class Percept(eqx.Module):
+    """What is believed after outcomes: `factors`, each (states,); F of that step; whether the outcomes were
+    possible under the model."""
+
+    factors: tuple[Array, ...]
+    free_energy: FreeEnergy
+    possible: Array
+
+
+class Decision(eqx.Module):
+    """What is done, and why: `action` (factors,); `policy_probabilities` and `expected_free_energy`
+    (options,); `terms` by name (options, steps); `precision` γ; `planned`: whether a plan was made, or an
+    earlier one followed; `lost`: see `vfe.discrete.Search`."""
+
+    action: Int[Array, " factors"]
+    policy_probabilities: Float[Array, " options"]
+    expected_free_energy: Float[Array, " options"]
+    terms: dict[str, Array]
+    precision: Float[Array, ""]
+    planned: Array
+    lost: Array
+
+
+class Agent(AbstractAgent):
+    """An agent that believes a `POMDP`, and acts so that its expected free energy is low.
+
+    Perception: q(s_t) ∝ p(o_t | s_t) Σ_s p(s_t | s, u) q(s). Planning: q(π) ∝ exp(ln E(π) − γ G(π)).
+
+    **Arguments:**
+
+    - `model`: what it believes of its world, with its preferences C and habits E (over the options below).
+    - `horizon`: every policy of so many steps is an option. Or `plan`: a `Policies` (its policies are the
+      options) or a `Search` (single actions are, each worth what would follow it).
+    - `terms`: of the expected free energy; see `Terms`.
+    - `precision`: γ, greater than zero. With `infer_precision` it starts there and rises where policies
+      that were expected to be good explain the outcomes.
+    - `action_precision`: None: the most probable action is taken; a number α: actions are drawn with
+      probabilities ∝ q(u)^α.
+    - `choose`: "action": among joint actions by their probability; "factor": for every factor on its own (a
+      key for each); "policy": among policies, whose first action is taken.
+    - `goal`: a `Goal`, for the inductive term.
+    - `plan_above`: plan anew only where the entropy of the belief exceeds so many nats, or the last policy
+      has come to its end; follow that policy elsewhere. None: at every step.
+    - `impossible`: "error": outcomes that the model holds impossible raise (in a loop, at its end);
+      "skip": they are taken as missing and F = ∞ is kept in the history.
+
+    **Raises:** `ValueError` for settings that fit neither each other nor the model.
+
+    **Example:**
+    ```python
+    agent = vfe.discrete.Agent(model, horizon=2)
+    state = agent.init()
+    state, percept = agent.observe(state, [0])
+    state, decision = agent.decide(state, jax.random.key(0))
+    decision.action, decision.terms["utility"]
+    ```
+
+    **Source:** Parr, Pezzulo and Friston 2022, "Active Inference", chapter 4.
+    """
+
+    model: POMDP
+    plan: Policies | Search
+    terms: Terms
+    precision: Any
+    action_precision: Any
+    goal: Goal | None
+    plan_above: Any
+    actions: Array
+    infer_precision: bool = eqx.field(static=True)
+    choose: str = eqx.field(static=True)
+    impossible: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        model: POMDP,
+        horizon: int | None = None,
+        *,
+        plan: Policies | Search | None = None,
+        terms: Terms | None = None,
+        precision: Any = 16.0,
+        action_precision: Any = None,
+        choose: Literal["action", "factor", "policy"] = "action",
+        goal: Goal | None = None,
+        plan_above: float | None = None,
+        infer_precision: bool = False,
+        impossible: Literal["error", "skip"] = "error",
+    ):
+        if horizon is not None and plan is not None:
+            raise ValueError("Agent: got a horizon and a plan; wanted one of them (a plan has its own).")
+        for name, value in (("precision", precision), ("action_precision", action_precision)):
+            if value is None or isinstance(value, Tracer):
+                continue
+            if np.ndim(value) or not np.isfinite(value) or not value > 0:
+                raise ValueError(f"Agent: got {name} {value!r}; wanted a number greater than zero.")
+        if choose not in ("action", "factor", "policy"):
+            raise ValueError(f'Agent: got choose={choose!r}; wanted "action", "factor" or "policy".')
+        if impossible not in ("error", "skip"):
+            raise ValueError(f'Agent: got impossible={impossible!r}; wanted "error" or "skip".')
+        if plan is None:
+            plan = every_policy(model, 1 if horizon is None else horizon)
+        if isinstance(plan, Search) and (infer_precision or plan_above is not None):
+            raise ValueError(
+                "Agent: a search has no policies to follow or to hold against outcomes; leave out "
+                "infer_precision and plan_above, or plan with a horizon."
+            )
+        options = math.prod(model.controls) if isinstance(plan, Search) else len(plan)
+        if model.E is not None and model.E.shape != (options,):
+            raise ValueError(
+                f"Agent: got habits E over {model.E.shape[0]} policies; the plan has {options} options."
+            )
+        if terms is not None and "inductive" in terms.weights and goal is None:
+            raise ValueError("Agent: the inductive term needs a goal; give goal=vfe.discrete.Goal(...).")
+        self.model = jax.tree.map(jnp.asarray, model)
+        self.plan = jax.tree.map(jnp.asarray, plan)
+        self.terms = Terms() if terms is None else terms
+        self.precision = jnp.asarray(precision, jnp.result_type(float))
+        self.action_precision = action_precision
+        self.goal = goal
+        self.plan_above = plan_above
+        self.actions = jnp.asarray(joint_actions(model))
+        self.infer_precision = infer_precision
+        self.choose = choose
+        self.impossible = impossible
+
+    @property
+    def labels(self) -> Any:
+        """Names of what the agent believes there is."""
+        return self.model.labels
+
+    @property
+    def options(self) -> Int[Array, "options factors"]:
+        """The first action of every option."""
+        return first_actions(self.plan, self.actions)
+
+    def init(self) -> AgentState:
+        """The state before anything was sensed."""
+        return _init(self)
+
+    def restart(self, state: AgentState) -> AgentState:
+        """The state at the start of a new episode: beliefs as at first, what was learned kept."""
+        return _restart(self, state)
+
+    def observe(self, state: AgentState, outcome: Any) -> tuple[AgentState, Percept]:
+        """The state after outcomes (modalities,), −1 where missing, and the percept with its F.
+
+        **Raises:** `ValueError`, outside a transformation, for outcomes out of range, and for impossible
+        ones unless the agent skips them.
+        """
+        outcome = _outcomes(self.model, outcome)
+        state, percept = _observe(self, state, outcome)
+        if self.impossible == "error" and not isinstance(percept.possible, Tracer) and not percept.possible:
+            raise ValueError(
+                f"Agent: the outcomes {np.asarray(outcome).tolist()} are impossible under the model and "
+                "what is believed (their surprise is infinite); give every outcome some probability in A, "
+                'or write Agent(..., impossible="skip") to take them as missing.'
+            )
+        return state, percept
+
+    def decide(self, state: AgentState, key: PRNGKeyArray) -> tuple[AgentState, Decision]:
+        """The state after a decision, and the decision with what it was taken from."""
+        return _decide(self, state, key)
+
+    def log_probabilities(self, state: AgentState) -> Float[Array, " actions"]:
+        """ln p(u) of every joint action (`actions`) now, as `decide` would draw it; −∞ for those not taken.
+
+        **Raises:** `ValueError` for an agent without `action_precision`.
+        """
+        return _log_probabilities(self, state)
+
+    def take(self, state: AgentState, action: Any) -> AgentState:
+        """The state after an action that someone else chose, such as a recorded one."""
+        return eqx.tree_at(lambda s: s.action, state, jnp.asarray(action, state.action.dtype))
+
+
+@eqx.filter_jit
+def _init(agent: Agent) -> AgentState:
+    belief = joint(agent.model, tuple(jnp.asarray(d) for d in agent.model.D))
+    zero = jnp.zeros((), int)
+    # Only its shape is of use before the first decision.
+    shapes = jax.eval_shape(lambda: _plan(agent, belief, agent.precision))
+    plan = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    end = zero + _length(agent)  # a policy that has come to its end: the first decision makes a plan
+    action = jnp.zeros(agent.actions.shape[1], agent.actions.dtype)
+    return AgentState(belief, action, zero, plan, zero, end, agent.precision)
+
+
+@eqx.filter_jit
+def _restart(agent: Agent, state: AgentState) -> AgentState:
+    fresh = _init(agent)
+    return eqx.tree_at(lambda s: s.precision, fresh, state.precision)
+
+
+def _plan(agent: Agent, belief: Any, precision: Array) -> Plan:
+    return make_plan(agent.model, belief, agent.plan, agent.terms, precision, goal=agent.goal)
+
+
+@eqx.filter_jit
+def _observe(agent: Agent, state: AgentState, outcome: Array) -> tuple[AgentState, Percept]:
+    model = agent.model
+    moved = next_states(model, state.belief, state.action)
+    predicted = jnp.where(state.time > 0, moved, state.belief)
+    belief, free, possible = observe_joint(model, predicted, outcome)
+    precision = state.precision
+    if agent.infer_precision:
+        precision = jnp.where(state.time > 0, _precision(agent, state, outcome), precision)
+    state = eqx.tree_at(
+        lambda s: (s.belief, s.time, s.precision), state, (belief, state.time + 1, precision)
+    )
+    return state, Percept(by_factor(belief), free, possible)
+
+
+def _precision(agent: Agent, state: AgentState, outcome: Array) -> Array:
+    """γ after an outcome, given how well the first action of every policy would have explained it."""
+    seen = joint_likelihood(agent.model, outcome).reshape(agent.model.states)
+
+    def surprise(action: Array) -> Array:
+        return -jnp.log((next_states(agent.model, state.belief, action) * seen).sum())
+
+    tiny = -jnp.log(jnp.finfo(state.precision.dtype).eps)
+    F = jnp.minimum(jax.vmap(surprise)(agent.options), tiny)
+    habit = 0.0 if agent.model.E is None else jnp.log(agent.model.E)
+    return infer_precision(state.plan.expected_free_energy, F, habit, rate=1 / agent.precision).precision
+
+
+@eqx.filter_jit
+def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentState, Decision]:
+    def anew() -> tuple[Plan, Array, Array, Array]:
+        plan = _plan(agent, state.belief, state.precision)
+        action, option, found = _choice(agent, plan, key)
+        # A combination of controls that begins no policy cannot be followed further.
+        return plan, action, option, jnp.where(found, 1, _length(agent)).astype(state.place.dtype)
+
+    def onward() -> tuple[Plan, Array, Array, Array]:
+        action = agent.plan.sequences[state.option, state.place]
+        return state.plan, action, state.option, state.place + 1
+
+    if agent.plan_above is None:
+        planned = jnp.ones((), bool)
+        plan, action, option, place = anew()
+    else:
+        planned = (state.place >= _length(agent)) | (entropy(state.belief, None) > agent.plan_above)
+        plan, action, option, place = jax.lax.cond(planned, anew, onward)
+    state = eqx.tree_at(
+        lambda s: (s.action, s.plan, s.option, s.place), state, (action, plan, option, place)
+    )
+    probabilities, G = plan.probabilities, plan.expected_free_energy
+    return state, Decision(action, probabilities, G, plan.terms, state.precision, planned, plan.lost)
+
+
+@eqx.filter_jit
+def _log_probabilities(agent: Agent, state: AgentState) -> Array:
+    if agent.action_precision is None or agent.plan_above is not None:
+        raise ValueError(
+            "log_probabilities: this agent takes the most probable action, or follows earlier plans; "
+            "write Agent(..., action_precision=1.0, plan_above=None) for actions that have probabilities."
+        )
+    log_q = jnp.log(_plan(agent, state.belief, state.precision).probabilities)
+    if agent.choose == "policy":
+        return _of_actions(agent, jax.nn.log_softmax(agent.action_precision * log_q))
+    if agent.choose == "action":
+        return jax.nn.log_softmax(agent.action_precision * _of_actions(agent, log_q))
+    parts = [
+        jax.nn.log_softmax(agent.action_precision * found)[agent.actions[:, f]]
+        for f, found in enumerate(_of_controls(agent, log_q))
+    ]
+    return sum(parts[1:], parts[0])
+
+
+def _choice(agent: Agent, plan: Plan, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+    """The action, the most probable option that begins with it, and whether there is one."""
+    log_q = jnp.log(plan.probabilities)
+    options = agent.options
+
+    def draw(logits: Array, key: PRNGKeyArray) -> Array:
+        if agent.action_precision is None:
+            return jnp.argmax(logits)
+        return jax.random.categorical(key, agent.action_precision * logits)
+
+    if agent.choose == "policy":
+        option = draw(log_q, key)
+        return options[option], option, jnp.ones((), bool)
+    if agent.choose == "action":
+        action = agent.actions[draw(_of_actions(agent, log_q), key)]
+    else:
+        found = _of_controls(agent, log_q)
+        keys = jax.random.split(key, len(found))
+        drawn = [draw(logits, each) for logits, each in zip(found, keys, strict=True)]
+        action = jnp.stack(drawn).astype(options.dtype)
+    begins = (options == action).all(1)
+    return action, jnp.argmax(jnp.where(begins, plan.probabilities, -1.0)), begins.any()
+
+
+def _of_actions(agent: Agent, log_q: Array) -> Array:
+    """ln q(u) of every joint action, summed over the options that begin with it."""
+    begins = (agent.options[None] == agent.actions[:, None]).all(-1)
+    return jax.nn.logsumexp(jnp.where(begins, log_q, -jnp.inf), axis=1)
+
+
+def _of_controls(agent: Agent, log_q: Array) -> list[Array]:
+    """ln q(u_f) of every control of every factor."""
+    found = []
+    for f, count in enumerate(agent.model.controls):
+        begins = agent.options[None, :, f] == jnp.arange(count)[:, None]
+        found.append(jax.nn.logsumexp(jnp.where(begins, log_q, -jnp.inf), axis=1))
+    return found
+
+
+def _length(agent: Agent) -> int:
+    return 1 if isinstance(agent.plan, Search) else agent.plan.horizon
+
+
+def _outcomes(model: POMDP, outcome: Any) -> Array:
+    """Outcomes of one time as whole numbers, checked unless they are traced."""
+    if isinstance(outcome, Tracer):
+        return jnp.atleast_1d(outcome)
+    count = len(model.A)
+    given = real_numbers("Agent: outcomes", outcome)
+    given = given.reshape(1) if given.ndim == 0 and count == 1 else given
+    if given.shape != (count,):
+        raise ValueError(
+            f"Agent: got outcomes of shape {given.shape}; wanted ({count},), one of each modality."
+        )
+    given = np.where(np.isnan(given), -1.0, given)
+    for m, (value, size) in enumerate(zip(given, model.outcomes, strict=True)):
+        if value % 1 or not -1 <= value < size:
+            raise ValueError(
+                f"Agent: got outcome {value:g} of {model.labels.modalities[m]!r} (modality {m}), which has "
+                f"0 to {size - 1} (−1 or NaN for missing)."
+            )
+    return jnp.asarray(given, int)

@@ -1,0 +1,53 @@
+"""One exact step of perception: outcomes change a belief about joint states, and F is left."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vfe.discrete.pomdp import POMDP
+from vfe.discrete.states.joint import joint_likelihood, marginal
+from vfe.discrete.tables import entropy, log_table
+from vfe.free_energy import FreeEnergy, Kind
+
+
+def observe_joint(
+    model: POMDP, predicted: Float[Array, " *states"], outcomes: Int[Array, " modalities"]
+) -> tuple[Array, FreeEnergy, Array]:
+    """The belief after outcomes, F = −ln p(o) under the belief before, and whether they were possible.
+
+    q(s) = p(s) Π_m A_m[o_m | s] / p(o). What is impossible leaves the belief as it was, and F = ∞.
+
+    **Arguments:** `predicted` (*states): before; `outcomes`: −1 where missing.
+
+    **Returns:** the belief; F by modality, and by factor (each given those before it); whether p(o) > 0.
+
+    **Example:** `observe_joint(model, joint(model, tuple(model.D)), jnp.array([0]))`.
+    """
+    likelihood = joint_likelihood(model, outcomes).reshape(model.states)
+    both = predicted * likelihood
+    mass = both.sum()
+    possible = mass > 0
+    belief = jnp.where(possible, both / jnp.where(possible, mass, 1.0), predicted)
+    observed: dict[str, Any] = {}
+    for m, (table, depends) in enumerate(zip(model.A, model.A_dependencies, strict=True)):
+        row = jnp.asarray(table)[jnp.maximum(outcomes[m], 0)]
+        cost = _weighed(belief, depends, -log_table(row))
+        observed[model.labels.modalities[m]] = jnp.where(outcomes[m] >= 0, cost, 0.0)
+    hidden, entropies = {}, {}
+    energy_before = entropy_before = jnp.zeros(())
+    for f, name in enumerate(model.labels.factors):
+        upto = tuple(range(f + 1))
+        now = marginal(belief, upto)
+        log_prior = log_table(marginal(predicted, upto))
+        energy = jnp.where(now > 0, -now * log_prior, 0.0).sum()
+        disorder = entropy(now, None)
+        hidden[name], entropies[name] = energy - energy_before, disorder - entropy_before
+        energy_before, entropy_before = energy, disorder
+    free = FreeEnergy(observed, hidden, entropies, None, jnp.ones(()), Kind.exact, (), (*hidden, *observed))
+    return belief, free, possible
+
+
+def _weighed(belief: Array, depends: tuple[int, ...], cost: Array) -> Array:
+    weights = marginal(belief, depends)
+    return jnp.where(weights > 0, weights * cost, 0.0).sum()

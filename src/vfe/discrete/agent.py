@@ -81,8 +81,9 @@ class Agent(AbstractAgent):
       that were expected to be good explain the outcomes.
     - `action_precision`: None: the most probable action is taken; a number α: actions are drawn with
       probabilities ∝ q(u)^α.
-    - `choose`: "action": among joint actions by their probability; "factor": for every factor on its own (a
-      key for each); "policy": among policies, whose first action is taken.
+    - `choose`: "policy": among policies, whose first action is taken; "action": among joint actions, each
+      as probable as all policies that begin with it; "factor": the same for every factor on its own (a key
+      for each). Where many policies come to the same thing, the latter two favour actions that begin many.
     - `goal`: a `Goal`, for the inductive term.
     - `plan_above`: plan anew only where the entropy of the belief exceeds so many nats, or the last policy
       has come to its end; follow that policy elsewhere. None: at every step.
@@ -124,7 +125,7 @@ class Agent(AbstractAgent):
         terms: Terms | None = None,
         precision: Any = 16.0,
         action_precision: Any = None,
-        choose: Literal["action", "factor", "policy"] = "action",
+        choose: Literal["policy", "action", "factor"] = "policy",
         goal: Goal | None = None,
         plan_above: float | None = None,
         infer_precision: bool = False,

@@ -1,7 +1,7 @@
 """Tree search in which every outcome would change the beliefs from which the next step is planned."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,12 +22,15 @@ from vfe.discrete.planning.predicted import by_factor, likelihoods, next_states
 from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
 
+# Ways to beliefs that are looked at for each belief of the budget; many lead to the same one.
+EDGES = 16
+
 
 class Search(eqx.Module):
     """How a tree of actions and outcomes is searched.
 
-    **Arguments:** `horizon`: steps; `budget`: how many beliefs are gone on with at each depth, the most
-    probable ones; `least`: outcomes less probable than this are never gone on with; `later`: "soft"
+    **Arguments:** `horizon`: steps; `budget`: how many different beliefs are gone on with at each depth,
+    the most probable ones; `least`: outcomes less probable than this are never gone on with; `later`: "soft"
     weighs later actions by softmax(γ · value), "best" takes the best.
 
     **Raises:** `ValueError` for numbers that make no search.
@@ -56,6 +59,16 @@ class Search(eqx.Module):
             raise ValueError(f"Search: got least {self.least!r}; wanted a probability below one.")
         if self.later not in ("soft", "best"):
             raise ValueError(f'Search: got later={self.later!r}; wanted "soft" or "best".')
+
+
+class Family(NamedTuple):
+    """Which beliefs follow which: `pair` (edges,): node and action, `probability` (edges,) of the outcome,
+    `child` (edges,): the belief it leads to; `reach` (children,): how probable each belief is to be met."""
+
+    pair: Array
+    probability: Array
+    child: Array
+    reach: Array
 
 
 class Searched(eqx.Module):
@@ -93,9 +106,10 @@ def search(
 
     G(u | q) = G_1(u | q) + Σ_o q(o | u) Σ_u' q(u' | o, u) G(u' | q(s | o, u)), beliefs updated exactly.
 
-    Reading a cue twice is not worth twice its information: after the first reading the belief is sharp.
-    Where the budget leaves outcomes out, those kept stand for all; where none was kept, the average over
-    that depth does. Beliefs about A and B do not change within the tree.
+    Courses that lead to the same belief are gone on with once. Reading a cue twice is not worth twice its
+    information: after the first reading the belief is sharp. Where the budget leaves outcomes out, those kept
+    stand for all; where none was kept, the average over that depth does. Beliefs about A and B do not change
+    within the tree.
 
     **Arguments:** `belief` (*states), over joint states; `precision`: γ of the later choices.
 
@@ -118,7 +132,7 @@ def search(
         costs.append(cost)
         if step + 1 < settings.horizon:
             beliefs, reach, family, dropped = _grow(chances, settings, after, reach)
-            families.append((*family, reach))
+            families.append(family)
             lost.append(dropped)
     total = costs.pop()
     for cost, family in zip(reversed(costs), reversed(families), strict=True):
@@ -149,38 +163,57 @@ def _look(
 
 def _grow(
     chances: Array, settings: Search, after: Array, reach: Array
-) -> tuple[Array, Array, tuple[Array, Array], Array]:
-    """The beliefs after the most probable outcomes: how probable each is, from which node and action."""
+) -> tuple[Array, Array, Family, Array]:
+    """The beliefs to go on with, how probable each is to be reached, whose children they are, and what
+    share of the probability is not gone on with."""
     nodes, count = after.shape[:2]
     flat = after.reshape(nodes * count, -1)
     outcome = flat @ chances.T  # (nodes · actions, joint outcomes)
     mass = jnp.repeat(reach, count)[:, None] * outcome
     mass = jnp.where(outcome > settings.least, mass, 0.0)
-    width = min(settings.budget, math.prod(mass.shape))
-    kept, where = jax.lax.top_k(mass.ravel(), width)
+    edges = min(EDGES * settings.budget, math.prod(mass.shape))
+    weight, where = jax.lax.top_k(mass.ravel(), edges)
     pair, seen = where // len(chances), where % len(chances)
     weighed = flat[pair] * chances[seen]
     total = weighed.sum(1, keepdims=True)
     posterior = weighed / jnp.where(total > 0, total, 1.0)
-    probability = jnp.where(kept > 0, outcome[pair, seen], 0.0)
+    order, group = _alike(posterior, weight > 0)
+    weight, pair, seen, posterior = (x[order] for x in (weight, pair, seen, posterior))
+
+    width = min(settings.budget, edges)
+    together = jax.ops.segment_sum(weight, group, edges)
+    kept, groups = jax.lax.top_k(together, width)
+    first = jax.ops.segment_min(jnp.arange(edges), group, edges)[groups]
+    place = jnp.full(edges, -1).at[groups].set(jnp.arange(width))[group]
+    probability = jnp.where((weight > 0) & (place >= 0), outcome[pair, seen], 0.0)
     dropped = 1 - kept.sum() / jnp.where(mass.sum() > 0, mass.sum(), 1.0)
-    return posterior.reshape(width, *after.shape[2:]), kept, (pair, probability), dropped
+    beliefs = posterior[jnp.clip(first, 0, edges - 1)].reshape(width, *after.shape[2:])
+    return beliefs, kept, Family(pair, probability, place, kept), jnp.maximum(dropped, 0.0)
+
+
+def _alike(beliefs: Array, alive: Array) -> tuple[Array, Array]:
+    """An order in which equal beliefs follow one another, and in it the number of each group of equals.
+
+    Different ways to the same belief have the same future.
+    """
+    size = beliefs.shape[1]
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=size), beliefs.dtype)
+    order = jnp.argsort(jnp.where(alive, beliefs @ direction, jnp.inf))
+    sorted_beliefs = jnp.where(alive[order, None], beliefs[order], 0.0)
+    apart = jnp.abs(jnp.diff(sorted_beliefs, axis=0)).max(1) > 32 * jnp.finfo(beliefs.dtype).eps
+    return order, jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(apart)])
 
 
 def _expected_later(
-    settings: Search,
-    precision: Any,
-    later: Array,
-    family: tuple[Array, Array, Array],
-    shape: tuple[int, ...],
+    settings: Search, precision: Any, later: Array, family: Family, shape: tuple[int, ...]
 ) -> Array:
-    pair, probability, reach = family
     if settings.later == "best":
         best = later.min(1)
     else:
         best = (jax.nn.softmax(-precision * later, axis=1) * later).sum(1)
     size = math.prod(shape)
-    weight = jax.ops.segment_sum(probability, pair, size)
-    value = jax.ops.segment_sum(probability * best, pair, size)
+    weight = jax.ops.segment_sum(family.probability, family.pair, size)
+    value = jax.ops.segment_sum(family.probability * best[family.child], family.pair, size)
+    reach = family.reach
     average = (reach * best).sum() / jnp.where(reach.sum() > 0, reach.sum(), 1.0)
     return jnp.where(weight > 0, value / jnp.where(weight > 0, weight, 1.0), average).reshape(shape)

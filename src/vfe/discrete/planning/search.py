@@ -30,8 +30,8 @@ class Search(eqx.Module):
     """How a tree of actions and outcomes is searched.
 
     **Arguments:** `horizon`: steps; `budget`: how many different beliefs are gone on with at each depth,
-    the most probable ones; `least`: outcomes less probable than this are never gone on with; `later`: "soft"
-    weighs later actions by softmax(γ · value), "best" takes the best.
+    the most probable ones; `least`: outcomes less probable than this are never gone on with; `later`:
+    "soft" weighs later actions by softmax(γ · value), "best" takes the best.
 
     **Raises:** `ValueError` for numbers that make no search.
 
@@ -107,9 +107,9 @@ def search(
     G(u | q) = G_1(u | q) + Σ_o q(o | u) Σ_u' q(u' | o, u) G(u' | q(s | o, u)), beliefs updated exactly.
 
     Courses that lead to the same belief are gone on with once. Reading a cue twice is not worth twice its
-    information: after the first reading the belief is sharp. Where the budget leaves outcomes out, those kept
-    stand for all; where none was kept, the average over that depth does. Beliefs about A and B do not change
-    within the tree.
+    information: after the first reading the belief is sharp. Where the budget leaves outcomes out, those
+    kept stand for all; where none was kept, the average over that depth does. Beliefs about A and B do
+    not change within the tree.
 
     **Arguments:** `belief` (*states), over joint states; `precision`: γ of the later choices.
 

@@ -249,12 +249,8 @@ def _parts(space: Any, word: str) -> tuple[Sequence[int], Sequence[int], Callabl
         return [space.n], [space.start], lambda value: int(value[0])
     if isinstance(space, spaces.MultiDiscrete):
         shape = space.nvec.shape
-        starts = np.broadcast_to(space.start, shape)
-        return (
-            space.nvec.ravel().tolist(),
-            starts.ravel().tolist(),
-            lambda value: value.reshape(shape).astype(space.dtype),
-        )
+        sizes, starts = (np.broadcast_to(a, shape).ravel().tolist() for a in (space.nvec, space.start))
+        return sizes, starts, lambda value: value.reshape(shape).astype(space.dtype)
     if isinstance(space, spaces.MultiBinary):
         count = int(np.prod(space.shape))
         return [2] * count, [0] * count, lambda value: value.reshape(space.shape).astype(space.dtype)

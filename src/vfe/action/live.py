@@ -174,10 +174,10 @@ def _is_whole(value: Any) -> bool:
 
 def _check_key(key: Any) -> None:
     try:
-        single = jax.random.split(key).ndim - jnp.ndim(key) == 1 and jax.random.key_data(key).ndim == 1
-    except (TypeError, ValueError) as error:
+        data = jax.random.key_data(key)
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"live: got key={key!r}; write key=jax.random.key(0).") from error
-    if not single:
+    if data.ndim != 1:
         raise ValueError(
             f"live: got keys of shape {jnp.shape(key)}; wanted one (repeats= splits it among the runs)."
         )

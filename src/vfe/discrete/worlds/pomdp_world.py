@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from vfe.action.live import as_world
@@ -72,7 +73,7 @@ class POMDPWorld(AbstractWorld):
         model, controls = self.model, jnp.ravel(jnp.asarray(action))
         if controls.shape != (len(model.B),):
             raise ValueError(
-                f"POMDPWorld: got an action of shape {jnp.shape(action)}; wanted ({len(model.B)},), one "
+                f"POMDPWorld: got an action of shape {np.shape(action)}; wanted ({len(model.B)},), one "
                 "control of each factor (zero where there is one)."
             )
         *keys, last = jax.random.split(key, len(model.B) + 1)

@@ -24,7 +24,8 @@ class History(eqx.Module):
     - `terminated`, `truncated` (time,): whether an episode ended with this sensation, by itself or because
       it was cut.
     - `rewards` (time,): what came with the sensation; None unless the world gives rewards.
-    - `labels`: names, if the agent has a model with names.
+    - `labels`: names, if the agent has a model with names; `options`: the first action of every option
+      that its decisions weigh, if it says which.
 
     **Example:** `vfe.live(agent, world, 20, jax.random.key(0)).outcomes`.
     """
@@ -41,6 +42,7 @@ class History(eqx.Module):
     rewards: Float[Array, "*lead time"] | None
     labels: Any = None
     axes: tuple[str, ...] = eqx.field(static=True, default=())
+    options: tuple[tuple[int, ...], ...] = eqx.field(static=True, default=())
 
     @property
     def ended(self) -> Bool[Array, "*lead time"]:

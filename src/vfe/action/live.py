@@ -64,7 +64,8 @@ def live(
     leading axes (agent, run) where there are several.
 
     **Raises:** `TypeError` for what is no agent or no world; `ValueError` for numbers below one, a world
-    with other outcomes or controls than the agent's model, and actions that the world does not have.
+    with other outcomes or controls than the agent's model, actions that the world does not have, and
+    outcomes that are impossible under the agent's model (unless the agent skips them), with the time.
 
     **Example:**
     ```python
@@ -92,8 +93,10 @@ def live(
     else:
         record = _lives(batched, rest, world, int(steps), keys, repeats)
     labels = getattr(getattr(example, "model", None), "labels", None)
-    history = History(*record, labels=labels, axes=axes)
-    _check_actions(history, world)
+    history = History(*record, labels=labels, axes=axes, options=_options(example))
+    if not isinstance(history.actions, Tracer):
+        _check_possible(history, example)
+        _check_actions(history, world)
     return history
 
 
@@ -204,9 +207,34 @@ def _movable(controls: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in controls if n > 1)
 
 
+def _options(agent: AbstractAgent) -> tuple[tuple[int, ...], ...]:
+    """The first action of every option that the agent weighs, if it says which."""
+    found = getattr(agent, "options", None)
+    if found is None or isinstance(found, Tracer):
+        return ()
+    return tuple(tuple(row) for row in np.asarray(found).tolist())
+
+
+def _check_possible(history: History, agent: AbstractAgent) -> None:
+    """Outcomes that the agent held impossible are an error, unless it says that it skips them."""
+    possible = getattr(history.percepts, "possible", None)
+    if possible is None or getattr(agent, "impossible", "error") == "skip":
+        return
+    bad = np.argwhere(~np.asarray(possible))
+    if len(bad):
+        *lead, time = (int(k) for k in bad[0])
+        where = "".join(f", {axis} {k}" for axis, k in zip(history.axes, lead, strict=True))
+        seen = np.asarray(history.outcomes)[(*lead, time)].tolist()
+        raise ValueError(
+            f"live: the outcomes {seen} at time {time}{where} are impossible under the agent's model and "
+            "what it believed (their surprise is infinite); give every outcome some probability in A, or "
+            'write Agent(..., impossible="skip") to take them as missing.'
+        )
+
+
 def _check_actions(history: History, world: Any) -> None:
     controls = getattr(world, "controls", None)
-    if controls is None or isinstance(world, GymnasiumWorld) or isinstance(history.actions, Tracer):
+    if controls is None or isinstance(world, GymnasiumWorld):
         return
     actions = np.asarray(history.actions)
     bad = (actions >= np.asarray(controls)) | (actions < 0) & ~np.asarray(history.ended)[..., None]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vfe.action.history import History
 
 MOST_NAMES = 12
-POLICY_LINES = 6
+MOST_LINES = 6
 
 
 def history_to_xarray(history: "History") -> "xr.Dataset":
@@ -24,8 +24,8 @@ def history_to_xarray(history: "History") -> "xr.Dataset":
 
     `outcomes` by `modality` and `actions` by `factor` (−1: none), `ended`, `episode`, `rewards`;
     `belief_FACTOR` by `state_FACTOR`; `free_energy` and `free_energy_by_level`, nats; the arrays of the
-    decisions under their names, by `policy` where they have a value for each; `state_of_FACTOR`, the
-    world's own states, where it has them by factor.
+    decisions under their names, by `policy` (with the name of its `first_action`) where they have a value
+    for each; `state_of_FACTOR`, the world's own states, where it has them by factor.
 
     **Example:** `history.to_xarray()["belief_place"].sel(state_place="left")`.
     """
@@ -68,7 +68,12 @@ def history_to_xarray(history: "History") -> "xr.Dataset":
         left = value.shape[len(axes) :]
         same = policies and left[:1] == policies
         rest = tuple(f"{name}_{k}" for k in range(len(left)))
-        variables[name] = ((*axes, *(("policy", *rest[1:]) if same else rest)), value)
+        if same:
+            ahead = ("step",) if name.startswith("terms_") and len(left) == 2 else rest[1:]
+            rest = ("policy", *ahead)
+        variables[name] = ((*axes, *rest), value)
+    if policies and len(history.options) == policies[0]:
+        coordinates["first_action"] = ("policy", [option_name(history, o) for o in history.options])
     return xr.Dataset(variables, coords=coordinates)
 
 
@@ -102,7 +107,6 @@ def plot_history(history: "History") -> Any:
         axes[-1, 0].set_xlabel("time (dashed: a new episode)" if history.ended.any() else "time")
         axes[-1, 0].set_xlim(-0.5, len(history.outcomes) - 0.5)
         axes[-1, 0].locator_params(axis="x", integer=True)
-        figure.align_ylabels(list(axes[:, 0]))
     return figure
 
 
@@ -228,14 +232,38 @@ def _panels(history: "History") -> list[tuple[float, Any]]:
         lines = {**levels, "F": total} if len(levels) > 1 else {"F": total}
         title = f"F{' by level' * (len(lines) > 1)}, {total.sum():.2f} nats in all"
         found.append((7.0, _lines(title, lines, "nats")))
-    for key, title in (
-        ("expected_free_energy", "expected free energy of policies"),
-        ("policy_probabilities", "probabilities of policies"),
+    for key, title, unit, gather in (
+        ("expected_free_energy", "expected free energy", "nats", np.min),
+        ("policy_probabilities", "probability", "", np.sum),
     ):
         value = getattr(history.decisions, key, None)
         if value is not None and np.ndim(value) == 2 and np.shape(value)[1] > 1:
-            found.append((7.0, _policies(title, np.asarray(value), key)))
+            word, value, rows = _by_first_action(history, np.asarray(value), gather)
+            if value.shape[1] <= MOST_LINES:
+                lines = {row: value[:, k] for k, row in enumerate(rows)}
+                found.append((7.0, _lines(f"{title} of {word}", lines, unit)))
+            else:
+                found.append((_height(rows), _worth(f"{title} of {word}", value, rows, unit)))
     return found
+
+
+def option_name(history: "History", option: Sequence[int]) -> str:
+    """The names of the controls that can be chosen. **Example:** `option_name(history, (3, 0))`."""
+    names = [action_names(history, f) for f in range(len(option))]
+    return ", ".join(own[u] for own, u in zip(names, option, strict=True) if len(own) > 1)
+
+
+def _by_first_action(
+    history: "History", value: np.ndarray, gather: Any
+) -> tuple[str, np.ndarray, tuple[str, ...]]:
+    """What policies are worth, by first action: the least, or the sum, of those that begin with it."""
+    if len(history.options) != value.shape[1]:
+        return "policies", value, tuple(f"policy {p}" for p in range(value.shape[1]))
+    names = np.array([option_name(history, option) for option in history.options])
+    rows = tuple(dict.fromkeys(names.tolist()))
+    merged = np.stack([gather(value[:, names == row], axis=1) for row in rows], -1)
+    least = " (of the best policy that begins so)" if gather is np.min and len(rows) < len(names) else ""
+    return f"first actions{least}", merged, rows
 
 
 def _height(rows: Sequence[str]) -> float:
@@ -290,18 +318,13 @@ def _lines(title: str, lines: dict[str, np.ndarray], unit: str) -> Any:
     return draw
 
 
-def _policies(title: str, values: np.ndarray, key: str) -> Any:
-    if values.shape[1] <= POLICY_LINES:
-        unit = "nats" if key == "expected_free_energy" else "probability"
-        return _lines(title, {f"policy {p}": values[:, p] for p in range(values.shape[1])}, unit)
-
+def _worth(title: str, values: np.ndarray, rows: Sequence[str], unit: str) -> Any:
     def draw(axis: Any) -> None:
-        few = {"vmin": 0, "vmax": 1} if key == "policy_probabilities" else {}
-        cmap = "Blues" if key == "policy_probabilities" else "viridis_r"
-        shown = axis.imshow(values.T, aspect="auto", cmap=cmap, interpolation="nearest", **few)
+        look = {"cmap": "viridis"} if unit else {"cmap": "Blues", "vmin": 0, "vmax": 1}
+        shown = axis.imshow(values.T, aspect="auto", interpolation="nearest", **look)
         axis.grid(False)
-        axis.set_title(title + (" (nats; dark: low, preferred)" if not few else ""))
-        axis.set_ylabel("policy")
+        axis.set_title(title + (", nats (dark: low, preferred)" if unit else ""))
+        _names(axis, rows)
         axis.figure.colorbar(shown, cax=axis.inset_axes((1.012, 0, 0.015, 1)))
 
     return draw

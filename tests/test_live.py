@@ -1,5 +1,6 @@
 """The loop of agent and world: its order, its axes, its episodes, what it keeps and what it refuses."""
 
+import equinox as eqx
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -110,6 +111,26 @@ def test_runs_differ_and_repeat_themselves():
     assert again.actions.tolist() == history.actions.tolist()
 
 
+def test_a_history_may_be_small():
+    whole = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64)
+    small = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64, keep=())
+    assert (small.percepts, small.decisions, small.world_states) == (None, None, None)
+    assert small.actions.tolist() == whole.actions.tolist()
+    assert "free_energy" not in small.to_xarray()
+    assert small[0].plot() is not None
+
+
+def test_outcomes_held_impossible_are_an_error():
+    """An agent that is sure of the arm, in a world where it is the other one, that pays for certain."""
+    sure = tmaze(reward_probability=1.0)
+    wrong, right = (eqx.tree_at(lambda m: m.D[1], sure, np.eye(2)[arm]) for arm in range(2))
+    with pytest.raises(ValueError, match=r"outcomes \[1, 2, 0\] at time 1 are impossible"):
+        vfe.live(vfe.discrete.Agent(wrong, 1), right, 3, KEY)
+    skips = vfe.discrete.Agent(wrong, 1, impossible="skip")
+    history = vfe.live(skips, right, 3, KEY)
+    assert np.isinf(np.asarray(history.percepts.free_energy.total)).tolist() == [False, True, True]
+
+
 def test_dataset_has_the_names(maze):
     data = maze.to_xarray()
     assert data["modality"].values.tolist() == ["where", "reward", "cue"]
@@ -180,6 +201,7 @@ def test_a_missing_encoder_is_named(maze, tmp_path, monkeypatch):
     [
         ({"steps": 0}, ValueError, "steps=0"),
         ({"steps": 2.5}, ValueError, "steps=2.5"),
+        ({"keep": "beliefs"}, ValueError, "keep='beliefs'"),
         ({"repeats": 0}, ValueError, "repeats=0"),
         ({"key": 3.5}, ValueError, "jax.random.key"),
         ({"key": jax.random.split(KEY, 3)}, ValueError, "repeats="),

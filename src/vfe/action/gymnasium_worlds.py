@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from vfe.action.history import kept_of
 from vfe.action.loop_parts import AbstractAgent
 
 
@@ -156,17 +157,25 @@ def is_environment(world: Any) -> bool:
 
 
 def live_in_gymnasium(
-    agents: Sequence[AbstractAgent], world: GymnasiumWorld, steps: int, keys: Any, lead: tuple[int, ...]
+    agents: Sequence[AbstractAgent],
+    world: GymnasiumWorld,
+    steps: int,
+    keys: Any,
+    lead: tuple[int, ...],
+    keep: tuple[str, ...],
 ) -> tuple[Any, ...]:
-    """The courses of agents in an environment, one after the other; the fields of a `History` in order."""
+    """The courses of agents in an environment, one after the other: the fields of a `History` in order, and
+    whether outcomes were possible."""
     flat = keys.reshape(-1, *keys.shape[len(lead) :])
     runs = len(flat) // len(agents)
-    found = [_course(agents[k // runs], world, steps, flat[k]) for k in range(len(flat))]
+    found = [_course(agents[k // runs], world, steps, flat[k], keep) for k in range(len(flat))]
     whole = _stack(found)
-    return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), whole)
+    return jax.tree.map(lambda leaf: leaf.reshape((*lead, *leaf.shape[1:])), whole)
 
 
-def _course(agent: AbstractAgent, world: GymnasiumWorld, steps: int, key: Any) -> tuple[Any, ...]:
+def _course(
+    agent: AbstractAgent, world: GymnasiumWorld, steps: int, key: Any, keep: tuple[str, ...]
+) -> tuple[Any, ...]:
     env = world.env
     seed, going = jax.random.split(key)
     mind, times = _init(agent), []
@@ -179,7 +188,9 @@ def _course(agent: AbstractAgent, world: GymnasiumWorld, steps: int, key: Any) -
         ended = terminated or truncated
         given = 0.0 if reward is None else float(reward)
         done = np.full_like(action, -1) if ended else action
-        times.append((outcome, done, percept, decision, bool(terminated), bool(truncated), given))
+        kept = kept_of(keep, percept, decision, None)
+        possible = np.asarray(getattr(percept, "possible", True))
+        times.append((outcome, done, kept, bool(terminated), bool(truncated), given, possible))
         if ended:
             mind = _restart(agent, mind)
             observation, _ = env.reset()
@@ -187,9 +198,9 @@ def _course(agent: AbstractAgent, world: GymnasiumWorld, steps: int, key: Any) -
         elif t + 1 < steps:
             moved = env.step(world.action(agent, action))
             observation, reward, terminated, truncated, _ = moved
-    outcomes, actions, percepts, decisions, ends, cuts, rewards = _stack(times)
+    outcomes, actions, (percepts, decisions, _), ends, cuts, rewards, possible = _stack(times)
     mind = jax.tree.map(np.asarray, mind)
-    return outcomes, actions, percepts, decisions, mind, None, None, ends, cuts, rewards
+    return outcomes, actions, percepts, decisions, mind, None, None, ends, cuts, rewards, possible
 
 
 def _stack(trees: Sequence[Any]) -> Any:

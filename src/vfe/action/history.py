@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+KEPT = ("percepts", "decisions", "world_states")
+
+
+def kept_of(keep: tuple[str, ...], *found: Any) -> tuple[Any, ...]:
+    """Percept, decision and the world's state, None for what is not kept.
+
+    **Example:** `kept_of(("percepts",), percept, decision, state)`.
+    """
+    return tuple(each if name in keep else None for name, each in zip(KEPT, found, strict=True))
+
+
 class History(eqx.Module):
     """The course of an agent in its world; every array has the leading axes `axes` (agent, run, if any).
 
     - `outcomes` (time, modalities): what was sensed, −1 where nothing was.
     - `actions` (time, factors): the control of each factor that followed, −1 where an episode ended.
-    - `percepts`, `decisions`: what the agent's `observe` and `decide` returned, with an axis time.
+    - `percepts`, `decisions`: what the agent's `observe` and `decide` returned, with an axis time; None
+      where they were not kept.
     - `agent_state`, `world_state`: after the last step.
     - `world_states`: the world's own state at every time, None of a Gymnasium environment.
     - `terminated`, `truncated` (time,): whether an episode ended with this sensation, by itself or because

@@ -1,7 +1,7 @@
 """`vfe.live`: the loop of an agent and its world."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from vfe.action.gymnasium_worlds import GymnasiumWorld, is_environment, live_in_gymnasium
-from vfe.action.history import History
+from vfe.action.history import KEPT, History, kept_of
 from vfe.action.loop_parts import AbstractAgent, AbstractWorld
 
 
@@ -41,6 +41,7 @@ def live(
     *,
     repeats: int | None = None,
     each: Any = None,
+    keep: Sequence[str] = KEPT,
 ) -> History:
     """An agent in its world: sense, perceive, decide, act, `steps` times over.
 
@@ -59,6 +60,8 @@ def live(
     - `key`: of everything that is drawn.
     - `repeats`: how many agents of the same kind live, each alone in a world like this: a leading axis.
     - `each`: a pytree of arrays with a common leading axis, one agent for every element of it.
+    - `keep`: which of "percepts", "decisions" and "world_states" the history keeps, all by default: what
+      plans were made from is large where many agents with many policies live long.
 
     **Returns:** `vfe.action.History`: outcomes, actions, percepts, decisions and states in time, with the
     leading axes (agent, run) where there are several.
@@ -77,6 +80,9 @@ def live(
     for name, value in (("steps", steps), ("repeats", repeats)):
         if value is not None and (isinstance(value, bool) or not _is_whole(value) or value < 1):
             raise ValueError(f"live: got {name}={value!r}; wanted a whole number, 1 or more.")
+    unknown = [name for name in (keep if isinstance(keep, tuple | list) else [keep]) if name not in KEPT]
+    if unknown:
+        raise ValueError(f"live: got keep={keep!r}; wanted some of {KEPT}.")
     _check_key(key)
     batched, rest, count = _agents(agent, each)
     example = rest if count is None else eqx.combine(_first(batched), rest)
@@ -89,30 +95,37 @@ def live(
     keys = jax.random.split(key, lead) if lead else key
     if isinstance(world, GymnasiumWorld):
         agents = [rest] if count is None else [eqx.combine(_at(batched, k), rest) for k in range(count)]
-        record = live_in_gymnasium(agents, world, int(steps), keys, lead)
+        record = live_in_gymnasium(agents, world, int(steps), keys, lead, tuple(keep))
     else:
-        record = _lives(batched, rest, world, int(steps), keys, repeats)
+        record = _lives(batched, rest, world, int(steps), keys, repeats, tuple(keep))
     labels = getattr(getattr(example, "model", None), "labels", None)
+    *record, possible = record
     history = History(*record, labels=labels, axes=axes, options=_options(example))
     if not isinstance(history.actions, Tracer):
-        _check_possible(history, example)
+        _check_possible(history, possible, example)
         _check_actions(history, world)
     return history
 
 
 @eqx.filter_jit
 def _lives(
-    batched: Any, rest: Any, world: AbstractWorld, steps: int, keys: Any, repeats: int | None
+    batched: Any,
+    rest: Any,
+    world: AbstractWorld,
+    steps: int,
+    keys: Any,
+    repeats: int | None,
+    keep: tuple[str, ...],
 ) -> Any:
     def one(batched: Any, keys: Any) -> Any:
         agent = eqx.combine(batched, rest)
-        course = functools.partial(_course, agent, world, steps)
+        course = functools.partial(_course, agent, world, steps, keep)
         return course(keys) if repeats is None else jax.vmap(course)(keys)
 
     return one(batched, keys) if not jax.tree.leaves(batched) else jax.vmap(one)(batched, keys)
 
 
-def _course(agent: AbstractAgent, world: AbstractWorld, steps: int, key: Any) -> Any:
+def _course(agent: AbstractAgent, world: AbstractWorld, steps: int, keep: tuple[str, ...], key: Any) -> Any:
     def step(carry: Any, key: Any) -> tuple[Any, Any]:
         mind, place, outcome = carry
         to_decide, to_move, to_reset = jax.random.split(key, 3)
@@ -126,14 +139,17 @@ def _course(agent: AbstractAgent, world: AbstractWorld, steps: int, key: Any) ->
             anew = (agent.restart(mind), *world.reset(to_reset))
             after = jax.tree.map(functools.partial(jnp.where, ended), anew, after)
             action = jnp.where(ended, -1, action)
-        return after, (outcome, action, percept, decision, jnp.asarray(ended), place)
+        possible = jnp.asarray(getattr(percept, "possible", True))
+        kept = kept_of(keep, percept, decision, place)
+        return after, (outcome, action, kept, jnp.asarray(ended), possible)
 
     first, later = jax.random.split(key)
     start = jax.tree.map(jnp.asarray, (agent.init(), *world.reset(first)))
     keys = jax.random.split(later, steps)
     (mind, place, _), found = jax.lax.scan(step, start, keys)
-    outcomes, actions, percepts, decisions, ended, places = found
-    return outcomes, actions, percepts, decisions, mind, place, places, ended, jnp.zeros_like(ended), None
+    outcomes, actions, (percepts, decisions, places), ended, possible = found
+    course = (outcomes, actions, percepts, decisions, mind, place, places)
+    return *course, ended, jnp.zeros_like(ended), None, possible
 
 
 def _agents(agent: Any, each: Any) -> tuple[Any, Any, int | None]:
@@ -215,10 +231,9 @@ def _options(agent: AbstractAgent) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in np.asarray(found).tolist())
 
 
-def _check_possible(history: History, agent: AbstractAgent) -> None:
+def _check_possible(history: History, possible: Any, agent: AbstractAgent) -> None:
     """Outcomes that the agent held impossible are an error, unless it says that it skips them."""
-    possible = getattr(history.percepts, "possible", None)
-    if possible is None or getattr(agent, "impossible", "error") == "skip":
+    if getattr(agent, "impossible", "error") == "skip":
         return
     bad = np.argwhere(~np.asarray(possible))
     if len(bad):

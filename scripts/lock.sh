@@ -13,10 +13,10 @@ rm -rf "$folder"
 "$python" -m venv "$folder"
 pip() { "$folder/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 pip install --quiet hatchling
-pip install --quiet --no-build-isolation '.[plot,sklearn,dev]'
+pip install --quiet --no-build-isolation '.[agents,plot,sklearn,dev]'
 {
     echo "# Versions tested together on Python $release (Linux, CPU). Made by 'make lock'; do not edit."
-    echo "# It is 'pip freeze' of a new environment after: pip install hatchling '.[plot,sklearn,dev]'"
+    echo "# It is 'pip freeze' of a new environment after: pip install hatchling '.[agents,plot,sklearn,dev]'"
     pip freeze --exclude vfe
 } >"$lock.new"
 if grep -v '^#' "$lock.new" | grep -Evq '^[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+$'; then

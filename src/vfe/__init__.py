@@ -84,7 +84,7 @@ from vfe.results import load
 
 if TYPE_CHECKING:
     from vfe import action, discrete, dynamics
-    from vfe.action import ActiveSystem, Process, act
+    from vfe.action import ActiveSystem, Process, act, live
     from vfe.dynamics import (
         DynamicModel,
         Level,
@@ -181,6 +181,7 @@ __all__ = [
     "hierarchy",
     "learn",
     "learnable",
+    "live",
     "load",
     "log_evidence",
     "masked",
@@ -195,7 +196,7 @@ __all__ = [
 
 # Imported when first asked for: a third of the time of `import vfe` would be theirs.
 _LATER = {
-    "action": ("ActiveSystem", "Process", "act"),
+    "action": ("ActiveSystem", "Process", "act", "live"),
     "discrete": (),
     "dynamics": (
         "DynamicModel",

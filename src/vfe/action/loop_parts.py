@@ -13,8 +13,10 @@ class AbstractAgent(eqx.Module):
     What `observe` and `decide` return beside the state is what a history keeps, any pytrees of arrays. By
     convention a percept has `factors` (beliefs about the states of each factor) and `free_energy`
     (`vfe.FreeEnergy`), and a decision has `action` (one control of each factor), which the world is given,
-    and `policy_probabilities` and `expected_free_energy` if it planned. An agent with a field `model` (a
-    `vfe.discrete.POMDP`) lends its names to histories and figures.
+    and `policy_probabilities` and `expected_free_energy` of its options if it planned. An agent with a
+    field `model` (a `vfe.discrete.POMDP`) lends its names to histories and figures, and one with `options`
+    (options, factors), the first action of each, lets figures show what first actions were worth. Where a
+    percept has `possible` and it is false, `vfe.live` raises, unless the agent has `impossible="skip"`.
 
     **Example:** `vfe.discrete.Agent`.
     """

@@ -1,5 +1,6 @@
 """Discrete worlds: categorical hidden states, tables of probabilities, beliefs carried through time."""
 
+from vfe.discrete import worlds
 from vfe.discrete.agent import Agent, AgentState, Decision, Percept
 from vfe.discrete.labels import Labels
 from vfe.discrete.planning.expected_free_energy import ExpectedFreeEnergy, expected_free_energy
@@ -39,4 +40,5 @@ __all__ = [
     "search",
     "smooth_pomdp",
     "surprise_alone",
+    "worlds",
 ]

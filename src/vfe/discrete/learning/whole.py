@@ -180,15 +180,13 @@ def _check_alike(model: POMDP, counts: DirichletTables, word: str) -> None:
         raise TypeError(
             f"fit: {word} is a {type(counts).__name__}; wanted a vfe.discrete.DirichletTables of the model."
         )
-    pairs: list[tuple[Any, Any]] = [
-        (table, count)
+    shapes = [
+        (np.asarray(count).shape, table.shape)
         for letter in "ABD"
         for table, count in zip(getattr(model, letter), getattr(counts, letter), strict=False)
         if count is not None
     ]
-    if counts.labels != model.labels or any(
-        np.asarray(count).shape != table.shape for table, count in pairs
-    ):
+    if counts.labels != model.labels or any(got != wanted for got, wanted in shapes):
         raise ValueError(f"fit: the {word} belongs to another model; wanted DirichletTables(model, ...).")
 
 
@@ -202,7 +200,7 @@ def _read(model: POMDP, y: Any, actions: Any, mask: Any) -> tuple[Course, bool]:
         )
     given = real_numbers("fit: outcomes", y)
     many = given.ndim == 3
-    if given.ndim > 3:
+    if not 1 <= given.ndim <= 3:
         raise ValueError(f"fit: got outcomes of shape {given.shape}; wanted (batch, time, modalities).")
     if not many:
         given = given[None]

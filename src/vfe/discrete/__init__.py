@@ -1,8 +1,20 @@
 """Discrete worlds: categorical hidden states, tables of probabilities, beliefs carried through time."""
 
 from vfe.discrete import worlds
-from vfe.discrete.agent import Agent, AgentState, Decision, Percept
+from vfe.discrete.agent import Agent, AgentState, Decision, OnlineLearning, Percept
 from vfe.discrete.labels import Labels
+from vfe.discrete.learning.counts import DirichletTables
+from vfe.discrete.learning.online import (
+    filtered_pairs,
+    independent_pairs,
+    learn_habits,
+    learn_likelihood,
+    learn_preferences,
+    learn_start,
+    learn_transitions,
+)
+from vfe.discrete.learning.reduction import ReducedTables, merge_states, prune_entries, reduce_tables
+from vfe.discrete.learning.whole import LearnedTables, fit_pomdp
 from vfe.discrete.planning.expected_free_energy import ExpectedFreeEnergy, expected_free_energy
 from vfe.discrete.planning.goal import Goal
 from vfe.discrete.planning.plan import Plan
@@ -19,15 +31,19 @@ __all__ = [
     "Agent",
     "AgentState",
     "Decision",
+    "DirichletTables",
     "ExpectedFreeEnergy",
     "FilteredStates",
     "Goal",
     "HiddenMarkov",
     "Labels",
+    "LearnedTables",
+    "OnlineLearning",
     "Percept",
     "Plan",
     "Policies",
     "PolicyPrecision",
+    "ReducedTables",
     "Search",
     "Searched",
     "SmoothedStates",
@@ -35,8 +51,19 @@ __all__ = [
     "every_policy",
     "expected_free_energy",
     "filter_pomdp",
+    "filtered_pairs",
+    "fit_pomdp",
+    "independent_pairs",
     "infer_precision",
+    "learn_habits",
+    "learn_likelihood",
+    "learn_preferences",
+    "learn_start",
+    "learn_transitions",
+    "merge_states",
     "policy_posterior",
+    "prune_entries",
+    "reduce_tables",
     "search",
     "smooth_pomdp",
     "surprise_alone",

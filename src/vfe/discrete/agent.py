@@ -12,6 +12,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vfe.action.loop_parts import AbstractAgent
 from vfe.arrays import real_numbers
+from vfe.discrete.learning.counts import DirichletTables
+from vfe.discrete.learning.online import (
+    filtered_pairs,
+    learn_habits,
+    learn_likelihood,
+    learn_preferences,
+    learn_start,
+    learn_transitions,
+)
 from vfe.discrete.observing import observe_joint
 from vfe.discrete.planning.goal import Goal
 from vfe.discrete.planning.plan import Plan, first_actions, make_plan
@@ -24,6 +33,39 @@ from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.joint import joint_likelihood
 from vfe.discrete.tables import entropy
 from vfe.free_energy import FreeEnergy
+
+
+class OnlineLearning(eqx.Module):
+    """How an agent learns its tables while it lives: counts grow with every outcome.
+
+    a ← a_0 + (1 − forgetting) (a − a_0) + rate × what was seen, with beliefs as they are at that time: A
+    from the states believed in after the outcomes, B from q(s_t, s_t+1 | o_1 … o_t+1), D from the first
+    outcomes of every episode, C from outcomes, E from the policies chosen.
+
+    **Arguments:** `counts`: at first, of those tables that are learned; `rate`; `forgetting`: the share of
+    what was learned that one step loses.
+
+    **Raises:** `ValueError` for a rate or a share of forgetting out of range.
+
+    **Example:**
+    ```python
+    counts = vfe.discrete.DirichletTables.flat(model, tables="B")
+    vfe.discrete.Agent(model, learning=vfe.discrete.OnlineLearning(counts))
+    ```
+
+    **Source:** Friston, FitzGerald, Rigoli, Schwartenbeck and Pezzulo 2016, "Active inference and
+    learning".
+    """
+
+    counts: DirichletTables
+    rate: Any = 1.0
+    forgetting: Any = 0.0
+
+    def __check_init__(self):
+        if not isinstance(self.rate, Tracer) and not (np.isfinite(self.rate) and self.rate > 0):
+            raise ValueError(f"OnlineLearning: got rate {self.rate!r}; wanted a number greater than zero.")
+        if not isinstance(self.forgetting, Tracer) and not 0 <= self.forgetting <= 1:
+            raise ValueError(f"OnlineLearning: got forgetting {self.forgetting!r}; wanted a share, 0 to 1.")
 
 
 class AgentState(eqx.Module):
@@ -41,6 +83,7 @@ class AgentState(eqx.Module):
     option: Int[Array, ""]
     place: Int[Array, ""]
     precision: Float[Array, ""]
+    counts: DirichletTables | None
 
 
 class Percept(eqx.Module):
@@ -85,6 +128,7 @@ class Agent(AbstractAgent):
       as probable as all policies that begin with it; "factor": the same for every factor on its own (a key
       for each). Where many policies come to the same thing, the latter two favour actions that begin many.
     - `goal`: a `Goal`, for the inductive term.
+    - `learning`: an `OnlineLearning`, for tables that are learned.
     - `plan_above`: plan anew only where the entropy of the belief exceeds so many nats, or the last policy
       has come to its end; follow that policy elsewhere. None: at every step.
     - `impossible`: "error": outcomes that the model holds impossible raise (in a loop, at its end);
@@ -110,6 +154,7 @@ class Agent(AbstractAgent):
     precision: Any
     action_precision: Any
     goal: Goal | None
+    learning: OnlineLearning | None
     plan_above: Any
     actions: Array
     infer_precision: bool = eqx.field(static=True)
@@ -127,6 +172,7 @@ class Agent(AbstractAgent):
         action_precision: Any = None,
         choose: Literal["policy", "action", "factor"] = "policy",
         goal: Goal | None = None,
+        learning: OnlineLearning | None = None,
         plan_above: float | None = None,
         infer_precision: bool = False,
         impossible: Literal["error", "skip"] = "error",
@@ -154,14 +200,28 @@ class Agent(AbstractAgent):
             raise ValueError(
                 f"Agent: got habits E over {model.E.shape[0]} policies; the plan has {options} options."
             )
-        if terms is not None and "inductive" in terms.weights and goal is None:
+        weights = {} if terms is None else terms.weights
+        if "inductive" in weights and goal is None:
             raise ValueError("Agent: the inductive term needs a goal; give goal=vfe.discrete.Goal(...).")
+        counts = None if learning is None else learning.counts
+        for letter in "AB":
+            learned = counts is not None and any(t is not None for t in getattr(counts, letter))
+            if f"{letter}_information" in weights and not learned:
+                raise ValueError(
+                    f"Agent: the term {letter}_information needs counts of {letter}; give learning="
+                    "vfe.discrete.OnlineLearning(counts)."
+                )
+        if counts is not None and counts.E is not None and counts.E.shape != (options,):
+            raise ValueError(
+                f"Agent: got counts of E for {counts.E.shape[0]} policies; the plan has {options} options."
+            )
         self.model = jax.tree.map(jnp.asarray, model)
         self.plan = jax.tree.map(jnp.asarray, plan)
         self.terms = Terms() if terms is None else terms
         self.precision = jnp.asarray(precision, jnp.result_type(float))
         self.action_precision = action_precision
         self.goal = goal
+        self.learning = None if learning is None else jax.tree.map(jnp.asarray, learning)
         self.plan_above = plan_above
         self.actions = jnp.asarray(joint_actions(model))
         self.infer_precision = infer_precision
@@ -220,58 +280,105 @@ class Agent(AbstractAgent):
 
 @eqx.filter_jit
 def _init(agent: Agent) -> AgentState:
-    belief = joint(agent.model, tuple(jnp.asarray(d) for d in agent.model.D))
-    zero = jnp.zeros((), int)
-    # Only its shape is of use before the first decision.
-    shapes = jax.eval_shape(lambda: _plan(agent, belief, agent.precision))
-    plan = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    end = zero + _length(agent)  # a policy that has come to its end: the first decision makes a plan
-    action = jnp.zeros(agent.actions.shape[1], agent.actions.dtype)
-    return AgentState(belief, action, zero, plan, zero, end, agent.precision)
+    counts = None if agent.learning is None else agent.learning.counts
+    return _start(agent, counts, agent.precision)
 
 
 @eqx.filter_jit
 def _restart(agent: Agent, state: AgentState) -> AgentState:
-    fresh = _init(agent)
-    return eqx.tree_at(lambda s: s.precision, fresh, state.precision)
+    return _start(agent, state.counts, state.precision)
 
 
-def _plan(agent: Agent, belief: Any, precision: Array) -> Plan:
-    return make_plan(agent.model, belief, agent.plan, agent.terms, precision, goal=agent.goal)
+def _start(agent: Agent, counts: DirichletTables | None, precision: Array) -> AgentState:
+    model = _believed(agent, counts)
+    belief = joint(model, tuple(jnp.asarray(d) for d in model.D))
+    zero = jnp.zeros((), int)
+    # Only its shape is of use before the first decision.
+    shapes = jax.eval_shape(lambda: _plan(agent, belief, precision, counts))
+    plan = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    end = zero + _length(agent)  # a policy that has come to its end: the first decision makes a plan
+    action = jnp.zeros(agent.actions.shape[1], agent.actions.dtype)
+    return AgentState(belief, action, zero, plan, zero, end, precision, counts)
+
+
+def _believed(agent: Agent, counts: DirichletTables | None) -> POMDP:
+    """The model with what was learned so far."""
+    return agent.model if counts is None else counts.expected(agent.model)
+
+
+def _plan(agent: Agent, belief: Any, precision: Array, counts: DirichletTables | None) -> Plan:
+    weights = agent.terms.weights
+    return make_plan(
+        _believed(agent, counts),
+        belief,
+        agent.plan,
+        agent.terms,
+        precision,
+        A_counts=counts.A if counts is not None and "A_information" in weights else None,
+        B_counts=counts.B if counts is not None and "B_information" in weights else None,
+        goal=agent.goal,
+    )
 
 
 @eqx.filter_jit
 def _observe(agent: Agent, state: AgentState, outcome: Array) -> tuple[AgentState, Percept]:
-    model = agent.model
+    model = _believed(agent, state.counts)
     moved = next_states(model, state.belief, state.action)
     predicted = jnp.where(state.time > 0, moved, state.belief)
     belief, free, possible = observe_joint(model, predicted, outcome)
     precision = state.precision
     if agent.infer_precision:
-        precision = jnp.where(state.time > 0, _precision(agent, state, outcome), precision)
+        precision = jnp.where(state.time > 0, _precision(agent, model, state, outcome), precision)
+    counts = state.counts
+    if agent.learning is not None and counts is not None:
+        counts = _learn(agent.learning, counts, model, state, belief, outcome, possible)
     state = eqx.tree_at(
-        lambda s: (s.belief, s.time, s.precision), state, (belief, state.time + 1, precision)
+        lambda s: (s.belief, s.time, s.precision, s.counts),
+        state,
+        (belief, state.time + 1, precision, counts),
+        is_leaf=lambda leaf: leaf is None,
     )
     return state, Percept(by_factor(belief), free, possible)
 
 
-def _precision(agent: Agent, state: AgentState, outcome: Array) -> Array:
+def _learn(
+    learning: OnlineLearning,
+    counts: DirichletTables,
+    model: POMDP,
+    before: AgentState,
+    belief: Array,
+    outcome: Array,
+    possible: Array,
+) -> DirichletTables:
+    first = before.time == 0
+    options = {"rate": learning.rate, "forgetting": learning.forgetting, "prior": learning.counts}
+    counts = learn_likelihood(counts, belief, outcome, present=possible, **options)
+    counts = learn_preferences(counts, outcome, present=possible, **options)
+    counts = learn_start(counts, belief, present=possible & first, **options)
+    if any(table is not None for table in counts.B):
+        pairs = filtered_pairs(model, before.belief, belief, before.action)
+        counts = learn_transitions(counts, pairs, before.action, present=possible & ~first, **options)
+    return counts
+
+
+def _precision(agent: Agent, model: POMDP, state: AgentState, outcome: Array) -> Array:
     """γ after an outcome, given how well the first action of every policy would have explained it."""
-    seen = joint_likelihood(agent.model, outcome).reshape(agent.model.states)
+    seen = joint_likelihood(model, outcome).reshape(model.states)
 
     def surprise(action: Array) -> Array:
-        return -jnp.log((next_states(agent.model, state.belief, action) * seen).sum())
+        return -jnp.log((next_states(model, state.belief, action) * seen).sum())
 
-    tiny = -jnp.log(jnp.finfo(state.precision.dtype).eps)
-    F = jnp.minimum(jax.vmap(surprise)(agent.options), tiny)
-    habit = 0.0 if agent.model.E is None else jnp.log(agent.model.E)
-    return infer_precision(state.plan.expected_free_energy, F, habit, rate=1 / agent.precision).precision
+    most = -jnp.log(jnp.finfo(state.precision.dtype).eps)
+    F = jnp.minimum(jax.vmap(surprise)(agent.options), most)
+    habit = 0.0 if model.E is None else jnp.log(jnp.asarray(model.E))
+    G = state.plan.expected_free_energy
+    return infer_precision(G, F, habit, rate=1 / agent.precision).precision
 
 
 @eqx.filter_jit
 def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentState, Decision]:
     def anew() -> tuple[Plan, Array, Array, Array]:
-        plan = _plan(agent, state.belief, state.precision)
+        plan = _plan(agent, state.belief, state.precision, state.counts)
         action, option, found = _choice(agent, plan, key)
         # A combination of controls that begins no policy cannot be followed further.
         return plan, action, option, jnp.where(found, 1, _length(agent)).astype(state.place.dtype)
@@ -289,6 +396,13 @@ def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentSt
     state = eqx.tree_at(
         lambda s: (s.action, s.plan, s.option, s.place), state, (action, plan, option, place)
     )
+    if agent.learning is not None and state.counts is not None and state.counts.E is not None:
+        taken = jax.nn.one_hot(option, len(plan.probabilities))
+        learning = agent.learning
+        counts = learn_habits(
+            state.counts, taken, rate=learning.rate, forgetting=learning.forgetting, prior=learning.counts
+        )
+        state = eqx.tree_at(lambda s: s.counts, state, counts)
     probabilities, G = plan.probabilities, plan.expected_free_energy
     return state, Decision(action, probabilities, G, plan.terms, state.precision, planned, plan.lost)
 
@@ -300,7 +414,8 @@ def _log_probabilities(agent: Agent, state: AgentState) -> Array:
             "log_probabilities: this agent takes the most probable action, or follows earlier plans; "
             "write Agent(..., action_precision=1.0, plan_above=None) for actions that have probabilities."
         )
-    log_q = jnp.log(_plan(agent, state.belief, state.precision).probabilities)
+    plan = _plan(agent, state.belief, state.precision, state.counts)
+    log_q = jnp.log(plan.probabilities)
     if agent.choose == "policy":
         return _of_actions(agent, jax.nn.log_softmax(agent.action_precision * log_q))
     if agent.choose == "action":

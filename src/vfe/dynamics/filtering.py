@@ -52,7 +52,8 @@ def fit(model: Any, y: Any, **options: Any) -> Any:
     For `vfe.dynamics.Components`: takes `intervals=`, returns `vfe.dynamics.FittedComponents`. For a
     `vfe.DynamicModel`: takes `times=` and `prior_causes=`, returns `vfe.dynamics.LearnedLevels`. For a
     function from a dictionary of positive numbers to a `vfe.StateSpace`: takes `prior=`, returns
-    `vfe.dynamics.FittedParameters`.
+    `vfe.dynamics.FittedParameters`. For a `vfe.discrete.POMDP`: takes `prior=` (counts) and `actions=`,
+    returns `vfe.discrete.LearnedTables`.
 
     **Arguments:** `model`: a model of a series; `y`: the series, NaN where missing.
 

@@ -1,0 +1,1 @@
+"""Learning of tables: Dirichlet counts, online and from whole sequences, and their reduction."""

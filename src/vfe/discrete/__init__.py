@@ -1,7 +1,9 @@
 """Discrete worlds: categorical hidden states, tables of probabilities, beliefs carried through time."""
 
 from vfe.discrete import worlds
-from vfe.discrete.agent import Agent, AgentState, Decision, OnlineLearning, Percept
+from vfe.discrete.agents.agent import Agent
+from vfe.discrete.agents.online_learning import OnlineLearning
+from vfe.discrete.agents.records import AgentState, Decision, Percept
 from vfe.discrete.labels import Labels
 from vfe.discrete.learning.counts import DirichletTables
 from vfe.discrete.learning.online import (

@@ -12,16 +12,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vfe.action.loop_parts import AbstractAgent
 from vfe.arrays import real_numbers
+from vfe.discrete.agents.choosing import Choosing, check_positive
+from vfe.discrete.agents.observing import observe_joint
+from vfe.discrete.agents.online_learning import OnlineLearning, learn_step
+from vfe.discrete.agents.records import AgentState, Decision, Percept
 from vfe.discrete.learning.counts import DirichletTables
 from vfe.discrete.learning.online import (
-    filtered_pairs,
     learn_habits,
-    learn_likelihood,
-    learn_preferences,
-    learn_start,
-    learn_transitions,
 )
-from vfe.discrete.observing import observe_joint
 from vfe.discrete.planning.goal import Goal
 from vfe.discrete.planning.plan import Plan, first_actions, make_plan
 from vfe.discrete.planning.policies import Policies, every_policy, joint_actions
@@ -32,81 +30,6 @@ from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.joint import joint_likelihood
 from vfe.discrete.tables import entropy
-from vfe.free_energy import FreeEnergy
-
-
-class OnlineLearning(eqx.Module):
-    """How an agent learns its tables while it lives: counts grow with every outcome.
-
-    a ← a_0 + (1 − forgetting) (a − a_0) + rate × what was seen, with beliefs as they are at that time: A
-    from the states believed in after the outcomes, B from q(s_t, s_t+1 | o_1 … o_t+1), D from the first
-    outcomes of every episode, C from outcomes, E from the policies chosen.
-
-    **Arguments:** `counts`: at first, of those tables that are learned; `rate`; `forgetting`: the share of
-    what was learned that one step loses.
-
-    **Raises:** `ValueError` for a rate or a share of forgetting out of range.
-
-    **Example:**
-    ```python
-    counts = vfe.discrete.DirichletTables.flat(model, tables="B")
-    vfe.discrete.Agent(model, learning=vfe.discrete.OnlineLearning(counts))
-    ```
-
-    **Source:** Friston, FitzGerald, Rigoli, Schwartenbeck and Pezzulo 2016, "Active inference and
-    learning".
-    """
-
-    counts: DirichletTables
-    rate: Any = 1.0
-    forgetting: Any = 0.0
-
-    def __check_init__(self):
-        if not isinstance(self.rate, Tracer) and not (np.isfinite(self.rate) and self.rate > 0):
-            raise ValueError(f"OnlineLearning: got rate {self.rate!r}; wanted a number greater than zero.")
-        if not isinstance(self.forgetting, Tracer) and not 0 <= self.forgetting <= 1:
-            raise ValueError(f"OnlineLearning: got forgetting {self.forgetting!r}; wanted a share, 0 to 1.")
-
-
-class AgentState(eqx.Module):
-    """What an agent carries from step to step.
-
-    `belief` (*states): about the states now; `action` (factors,): the last one; `time`: outcomes so far in
-    this episode; `plan`, `option`, `place`: the last plan, the option chosen from it, and how many of its
-    steps were taken; `precision`: γ.
-    """
-
-    belief: Any
-    action: Int[Array, " factors"]
-    time: Int[Array, ""]
-    plan: Plan
-    option: Int[Array, ""]
-    place: Int[Array, ""]
-    precision: Float[Array, ""]
-    counts: DirichletTables | None
-
-
-class Percept(eqx.Module):
-    """What is believed after outcomes: `factors`, each (states,); F of that step; whether the outcomes were
-    possible under the model."""
-
-    factors: tuple[Array, ...]
-    free_energy: FreeEnergy
-    possible: Array
-
-
-class Decision(eqx.Module):
-    """What is done, and why: `action` (factors,); `policy_probabilities` and `expected_free_energy`
-    (options,); `terms` by name (options, steps); `precision` γ; `planned`: whether a plan was made, or an
-    earlier one followed; `lost`: see `vfe.discrete.Search`."""
-
-    action: Int[Array, " factors"]
-    policy_probabilities: Float[Array, " options"]
-    expected_free_energy: Float[Array, " options"]
-    terms: dict[str, Array]
-    precision: Float[Array, ""]
-    planned: Array
-    lost: Array
 
 
 class Agent(AbstractAgent):
@@ -152,13 +75,11 @@ class Agent(AbstractAgent):
     plan: Policies | Search
     terms: Terms
     precision: Any
-    action_precision: Any
+    choosing: Choosing
     goal: Goal | None
     learning: OnlineLearning | None
     plan_above: Any
-    actions: Array
     infer_precision: bool = eqx.field(static=True)
-    choose: str = eqx.field(static=True)
     impossible: str = eqx.field(static=True)
 
     def __init__(
@@ -179,13 +100,7 @@ class Agent(AbstractAgent):
     ):
         if horizon is not None and plan is not None:
             raise ValueError("Agent: got a horizon and a plan; wanted one of them (a plan has its own).")
-        for name, value in (("precision", precision), ("action_precision", action_precision)):
-            if value is None or isinstance(value, Tracer):
-                continue
-            if np.ndim(value) or not np.isfinite(value) or not value > 0:
-                raise ValueError(f"Agent: got {name} {value!r}; wanted a number greater than zero.")
-        if choose not in ("action", "factor", "policy"):
-            raise ValueError(f'Agent: got choose={choose!r}; wanted "action", "factor" or "policy".')
+        check_positive("precision", precision)
         if impossible not in ("error", "skip"):
             raise ValueError(f'Agent: got impossible={impossible!r}; wanted "error" or "skip".')
         if plan is None:
@@ -219,13 +134,13 @@ class Agent(AbstractAgent):
         self.plan = jax.tree.map(jnp.asarray, plan)
         self.terms = Terms() if terms is None else terms
         self.precision = jnp.asarray(precision, jnp.result_type(float))
-        self.action_precision = action_precision
+        actions = jnp.asarray(joint_actions(model))
+        options = first_actions(self.plan, actions)
+        self.choosing = Choosing(options, actions, action_precision, model.controls, choose)
         self.goal = goal
         self.learning = None if learning is None else jax.tree.map(jnp.asarray, learning)
         self.plan_above = plan_above
-        self.actions = jnp.asarray(joint_actions(model))
         self.infer_precision = infer_precision
-        self.choose = choose
         self.impossible = impossible
 
     @property
@@ -236,7 +151,7 @@ class Agent(AbstractAgent):
     @property
     def options(self) -> Int[Array, "options factors"]:
         """The first action of every option."""
-        return first_actions(self.plan, self.actions)
+        return self.choosing.options
 
     def init(self) -> AgentState:
         """The state before anything was sensed."""
@@ -267,9 +182,9 @@ class Agent(AbstractAgent):
         return _decide(self, state, key)
 
     def log_probabilities(self, state: AgentState) -> Float[Array, " actions"]:
-        """ln p(u) of every joint action (`actions`) now, as `decide` would draw it; −∞ for those not taken.
+        """ln p(u) of every joint action (`choosing.actions`) now, as `decide` would draw it.
 
-        **Raises:** `ValueError` for an agent without `action_precision`.
+        **Raises:** `ValueError` for an agent without `action_precision`, or one that follows plans.
         """
         return _log_probabilities(self, state)
 
@@ -297,7 +212,7 @@ def _start(agent: Agent, counts: DirichletTables | None, precision: Array) -> Ag
     shapes = jax.eval_shape(lambda: _plan(agent, belief, precision, counts))
     plan = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     end = zero + _length(agent)  # a policy that has come to its end: the first decision makes a plan
-    action = jnp.zeros(agent.actions.shape[1], agent.actions.dtype)
+    action = jnp.zeros(len(agent.model.B), agent.choosing.actions.dtype)
     return AgentState(belief, action, zero, plan, zero, end, precision, counts)
 
 
@@ -331,7 +246,7 @@ def _observe(agent: Agent, state: AgentState, outcome: Array) -> tuple[AgentStat
         precision = jnp.where(state.time > 0, _precision(agent, model, state, outcome), precision)
     counts = state.counts
     if agent.learning is not None and counts is not None:
-        counts = _learn(agent.learning, counts, model, state, belief, outcome, possible)
+        counts = learn_step(agent.learning, counts, model, state, belief, outcome, possible)
     state = eqx.tree_at(
         lambda s: (s.belief, s.time, s.precision, s.counts),
         state,
@@ -339,26 +254,6 @@ def _observe(agent: Agent, state: AgentState, outcome: Array) -> tuple[AgentStat
         is_leaf=lambda leaf: leaf is None,
     )
     return state, Percept(by_factor(belief), free, possible)
-
-
-def _learn(
-    learning: OnlineLearning,
-    counts: DirichletTables,
-    model: POMDP,
-    before: AgentState,
-    belief: Array,
-    outcome: Array,
-    possible: Array,
-) -> DirichletTables:
-    first = before.time == 0
-    options = {"rate": learning.rate, "forgetting": learning.forgetting, "prior": learning.counts}
-    counts = learn_likelihood(counts, belief, outcome, present=possible, **options)
-    counts = learn_preferences(counts, outcome, present=possible, **options)
-    counts = learn_start(counts, belief, present=possible & first, **options)
-    if any(table is not None for table in counts.B):
-        pairs = filtered_pairs(model, before.belief, belief, before.action)
-        counts = learn_transitions(counts, pairs, before.action, present=possible & ~first, **options)
-    return counts
 
 
 def _precision(agent: Agent, model: POMDP, state: AgentState, outcome: Array) -> Array:
@@ -379,7 +274,7 @@ def _precision(agent: Agent, model: POMDP, state: AgentState, outcome: Array) ->
 def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentState, Decision]:
     def anew() -> tuple[Plan, Array, Array, Array]:
         plan = _plan(agent, state.belief, state.precision, state.counts)
-        action, option, found = _choice(agent, plan, key)
+        action, option, found = agent.choosing.choose(plan.probabilities, key)
         # A combination of controls that begins no policy cannot be followed further.
         return plan, action, option, jnp.where(found, 1, _length(agent)).astype(state.place.dtype)
 
@@ -409,61 +304,12 @@ def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentSt
 
 @eqx.filter_jit
 def _log_probabilities(agent: Agent, state: AgentState) -> Array:
-    if agent.action_precision is None or agent.plan_above is not None:
+    if agent.plan_above is not None:
         raise ValueError(
-            "log_probabilities: this agent takes the most probable action, or follows earlier plans; "
-            "write Agent(..., action_precision=1.0, plan_above=None) for actions that have probabilities."
+            "log_probabilities: this agent follows earlier plans; write Agent(..., plan_above=None)."
         )
     plan = _plan(agent, state.belief, state.precision, state.counts)
-    log_q = jnp.log(plan.probabilities)
-    if agent.choose == "policy":
-        return _of_actions(agent, jax.nn.log_softmax(agent.action_precision * log_q))
-    if agent.choose == "action":
-        return jax.nn.log_softmax(agent.action_precision * _of_actions(agent, log_q))
-    parts = [
-        jax.nn.log_softmax(agent.action_precision * found)[agent.actions[:, f]]
-        for f, found in enumerate(_of_controls(agent, log_q))
-    ]
-    return sum(parts[1:], parts[0])
-
-
-def _choice(agent: Agent, plan: Plan, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
-    """The action, the most probable option that begins with it, and whether there is one."""
-    log_q = jnp.log(plan.probabilities)
-    options = agent.options
-
-    def draw(logits: Array, key: PRNGKeyArray) -> Array:
-        if agent.action_precision is None:
-            return jnp.argmax(logits)
-        return jax.random.categorical(key, agent.action_precision * logits)
-
-    if agent.choose == "policy":
-        option = draw(log_q, key)
-        return options[option], option, jnp.ones((), bool)
-    if agent.choose == "action":
-        action = agent.actions[draw(_of_actions(agent, log_q), key)]
-    else:
-        found = _of_controls(agent, log_q)
-        keys = jax.random.split(key, len(found))
-        drawn = [draw(logits, each) for logits, each in zip(found, keys, strict=True)]
-        action = jnp.stack(drawn).astype(options.dtype)
-    begins = (options == action).all(1)
-    return action, jnp.argmax(jnp.where(begins, plan.probabilities, -1.0)), begins.any()
-
-
-def _of_actions(agent: Agent, log_q: Array) -> Array:
-    """ln q(u) of every joint action, summed over the options that begin with it."""
-    begins = (agent.options[None] == agent.actions[:, None]).all(-1)
-    return jax.nn.logsumexp(jnp.where(begins, log_q, -jnp.inf), axis=1)
-
-
-def _of_controls(agent: Agent, log_q: Array) -> list[Array]:
-    """ln q(u_f) of every control of every factor."""
-    found = []
-    for f, count in enumerate(agent.model.controls):
-        begins = agent.options[None, :, f] == jnp.arange(count)[:, None]
-        found.append(jax.nn.logsumexp(jnp.where(begins, log_q, -jnp.inf), axis=1))
-    return found
+    return agent.choosing.log_probabilities(plan.probabilities)
 
 
 def _length(agent: Agent) -> int:

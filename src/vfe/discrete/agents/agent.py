@@ -52,8 +52,9 @@ class Agent(AbstractAgent):
       for each). Where many policies come to the same thing, the latter two favour actions that begin many.
     - `goal`: a `Goal`, for the inductive term.
     - `learning`: an `OnlineLearning`, for tables that are learned.
-    - `plan_above`: plan anew only where the entropy of the belief exceeds so many nats, or the last policy
-      has come to its end; follow that policy elsewhere. None: at every step.
+    - `plan_above`: plan anew only where the entropy of the belief exceeds so many nats, the last outcomes
+      changed it by more (complexity), or the last policy has come to its end; follow that policy elsewhere.
+      None: plan at every step.
     - `impossible`: "error": outcomes that the model holds impossible raise (in a loop, at its end);
       "skip": they are taken as missing and F = ∞ is kept in the history.
 
@@ -213,7 +214,7 @@ def _start(agent: Agent, counts: DirichletTables | None, precision: Array) -> Ag
     plan = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     end = zero + _length(agent)  # a policy that has come to its end: the first decision makes a plan
     action = jnp.zeros(len(agent.model.B), agent.choosing.actions.dtype)
-    return AgentState(belief, action, zero, plan, zero, end, precision, counts)
+    return AgentState(belief, action, zero, plan, zero, end, precision, counts, jnp.zeros_like(precision))
 
 
 def _believed(agent: Agent, counts: DirichletTables | None) -> POMDP:
@@ -248,9 +249,9 @@ def _observe(agent: Agent, state: AgentState, outcome: Array) -> tuple[AgentStat
     if agent.learning is not None and counts is not None:
         counts = learn_step(agent.learning, counts, model, state, belief, outcome, possible)
     state = eqx.tree_at(
-        lambda s: (s.belief, s.time, s.precision, s.counts),
+        lambda s: (s.belief, s.time, s.precision, s.counts, s.changed),
         state,
-        (belief, state.time + 1, precision, counts),
+        (belief, state.time + 1, precision, counts, free.complexity),
         is_leaf=lambda leaf: leaf is None,
     )
     return state, Percept(by_factor(belief), free, possible)
@@ -286,7 +287,8 @@ def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentSt
         planned = jnp.ones((), bool)
         plan, action, option, place = anew()
     else:
-        planned = (state.place >= _length(agent)) | (entropy(state.belief, None) > agent.plan_above)
+        open_question = jnp.maximum(entropy(state.belief, None), state.changed) > agent.plan_above
+        planned = (state.place >= _length(agent)) | open_question
         plan, action, option, place = jax.lax.cond(planned, anew, onward)
     state = eqx.tree_at(
         lambda s: (s.action, s.plan, s.option, s.place), state, (action, plan, option, place)

@@ -26,6 +26,7 @@ class AgentState(eqx.Module):
     place: Int[Array, ""]
     precision: Float[Array, ""]
     counts: DirichletTables | None
+    changed: Float[Array, ""]
 
 
 class Percept(eqx.Module):

@@ -1,6 +1,7 @@
 """Worlds to live in, as tables with names; `POMDPWorld` runs them."""
 
 from vfe.discrete.worlds.bandit import bandit
+from vfe.discrete.worlds.corridor_tmaze import corridor_tmaze
 from vfe.discrete.worlds.cue_chaining import cue_chaining
 from vfe.discrete.worlds.graph import graph
 from vfe.discrete.worlds.grid import grid
@@ -13,6 +14,7 @@ __all__ = [
     "POMDPState",
     "POMDPWorld",
     "bandit",
+    "corridor_tmaze",
     "cue_chaining",
     "graph",
     "grid",

@@ -1,0 +1,265 @@
+"""Agents: what they believe, do and learn, against exact filters and known behaviour."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from discrete_cases import read
+
+import vfe
+from vfe.discrete import (
+    POMDP,
+    Agent,
+    DirichletTables,
+    OnlineLearning,
+    Policies,
+    Search,
+    Terms,
+    every_policy,
+)
+from vfe.discrete.worlds import POMDPWorld, bandit, corridor_tmaze, tmaze
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def maze():
+    return tmaze()
+
+
+@pytest.fixture(scope="module")
+def corridors():
+    return corridor_tmaze()
+
+
+def arms(history):
+    """For every run: the step of the first arm, whether the cue came before, and whether it rewarded."""
+    places = np.asarray(history.outcomes)[..., 0]
+    arm = (places == 1) | (places == 2)
+    cue = places == 3
+    never = places.shape[1] + 1
+    first = np.where(arm.any(1), arm.argmax(1), never)
+    read = np.where(cue.any(1), cue.argmax(1), never)
+    rewards = np.asarray(history.outcomes)[..., 1]
+    met = first < never
+    rewarded = rewards[np.arange(len(first))[met], first[met]] == 1
+    return first, read < first, rewarded, cue.sum(1)
+
+
+def test_an_agent_in_step_is_the_exact_filter():
+    data, model = read("random_17")
+    with jax.enable_x64(True):
+        model = POMDP(
+            model.A,
+            model.B,
+            model.C,
+            model.D,
+            A_dependencies=model.A_dependencies,
+            B_dependencies=model.B_dependencies,
+        )
+        agent = Agent(model, 1)
+        state, F = agent.init(), 0.0
+        for t, outcomes in enumerate(data["obs"]):
+            state, percept = agent.observe(state, outcomes)
+            F += float(percept.free_energy.total)
+            free = percept.free_energy
+            assert float(free.complexity - free.accuracy) == pytest.approx(float(free.total), abs=1e-12)
+            for f, q in enumerate(percept.factors):
+                np.testing.assert_allclose(q, data[f"exact_filter_{f}"][t], atol=1e-12)
+            assert pytest.approx(float(data["exact_neg_log_evidence"][t]), abs=1e-12) == F
+            if t < len(data["actions"]):
+                state = agent.take(state, data["actions"][t])
+
+
+def test_cue_first_with_information_gain_and_never_without(corridors):
+    first, cued, rewarded, _ = arms(vfe.live(Agent(corridors, 3), corridors, 8, KEY, repeats=400))
+    assert cued.mean() >= 0.99
+    assert first.mean() == 4.0
+    assert rewarded.mean() == pytest.approx(0.94, abs=0.025)
+    blind = Agent(corridors, 3, terms=Terms(state_information=None))
+    assert arms(vfe.live(blind, corridors, 8, KEY, repeats=400))[1].mean() == 0.0
+
+
+def test_two_steps_ahead_it_reads_the_cue_again_and_again_and_further_ahead_it_does_not(corridors, maze):
+    short = Agent(corridors, 2, precision=1.0)
+    *_, reads = arms(vfe.live(short, corridors, 12, KEY, repeats=100))
+    assert reads.mean() > 5
+    longer = Agent(maze, plan=Search(3, budget=32))
+    first, cued, _, reads = arms(vfe.live(longer, maze, 6, KEY, repeats=100))
+    assert (reads == 1).all()
+    assert (first == 2).all()
+    assert cued.all()
+
+
+def test_choices_are_drawn_from_the_probabilities_they_are_said_to_have():
+    model = POMDP(
+        [np.array([[0.9, 0.2, 0.4], [0.1, 0.8, 0.6]])],
+        [np.stack([np.eye(3)[np.roll(range(3), k)] for k in range(3)], -1), np.ones((1, 1, 2))],
+        [[1.0, 0.0]],
+        [[0.7, 0.2, 0.1], [1.0]],
+        A_dependencies=[[0]],
+    )
+    for choose in ("policy", "action", "factor"):
+        agent = Agent(model, 2, precision=1.5, action_precision=1.0, choose=choose)
+        state, _ = agent.observe(agent.init(), 0)
+        p = np.exp(agent.log_probabilities(state))
+        assert p.sum() == pytest.approx(1.0, abs=1e-5)
+        drawn = jax.vmap(lambda key, agent=agent, state=state: agent.decide(state, key)[1].action)(
+            jax.random.split(KEY, 4000)
+        )
+        counts = [(np.asarray(drawn) == u).all(1).mean() for u in np.asarray(agent.choosing.actions)]
+        np.testing.assert_allclose(counts, p, atol=0.03)
+
+
+def test_precision_rises_where_policies_that_were_good_explain_the_outcomes(maze):
+    agent = Agent(maze, 2, precision=2.0, infer_precision=True)
+    state, _ = agent.observe(agent.init(), [0, 0, 0])
+    state, decision = agent.decide(state, KEY)
+    assert int(decision.action[0]) == 3
+    expected, _ = agent.observe(state, [3, 0, 1])
+    assert float(expected.precision) > 2.0
+    # Outcomes that only the worst policies would have led to: entering an arm unread.
+    missed, _ = Agent(maze, 2, precision=2.0, infer_precision=True, impossible="skip").observe(
+        state, [1, 2, 0]
+    )
+    assert float(missed.precision) < 2.0
+
+
+def test_a_plan_is_followed_while_the_belief_is_sharp(corridors):
+    agent = Agent(corridors, 3, plan_above=0.3)
+    history = vfe.live(agent, corridors, 5, KEY, repeats=20)
+    planned = np.asarray(history.decisions.planned)
+    # The belief is open, then the cue changes it, then a plan of three steps leads into the arm.
+    assert planned[:, :2].all()
+    assert not planned[:, 2:4].any()
+    first, cued, *_ = arms(history)
+    assert (first == 4).all()
+    assert cued.all()
+
+
+def test_learning_while_living_is_counting_where_states_are_seen():
+    world = POMDP(
+        [np.eye(3)], [np.stack([np.eye(3)[[2, 0, 1]].T, np.full((3, 3), 1 / 3)], -1)], D=[[1.0, 0, 0]]
+    )
+    counts = DirichletTables.flat(world, 1.0, "B")
+    flat = DirichletTables(world, B=[np.ones((3, 3, 2))])
+    agent = Agent(
+        flat.expected(world), 1, action_precision=1.0, learning=OnlineLearning(flat), terms=Terms()
+    )
+    history = vfe.live(agent, world, 60, KEY)
+    assert counts.B[0].shape == (3, 3, 2)
+    places, actions = np.asarray(history.outcomes)[:, 0], np.asarray(history.actions)[:, 0]
+    wanted = np.ones((3, 3, 2))
+    for before, after, u in zip(places[:-1], places[1:], actions[:-1], strict=True):
+        wanted[after, before, u] += 1
+    np.testing.assert_allclose(history.agent_state.counts.B[0], wanted, rtol=1e-5)
+
+
+def test_episodes_keep_what_was_learned_and_start_beliefs_anew(maze):
+    flat = DirichletTables(maze, D=[None, np.array([1.0, 1.0])])
+    agent = Agent(maze, 2, learning=OnlineLearning(flat))
+    always_left = POMDP(
+        maze.A,
+        maze.B,
+        D=[maze.D[0], [1.0, 0.0]],
+        A_dependencies=maze.A_dependencies,
+        B_dependencies=maze.B_dependencies,
+    )
+    history = vfe.live(agent, POMDPWorld(always_left, episode=4), 40, KEY)
+    counts = np.asarray(history.agent_state.counts.D[1])
+    # The first outcomes of an episode say nothing about the arm: the counts grow by what is believed then.
+    assert counts.sum() == pytest.approx(2 + 10, rel=1e-5)
+    np.testing.assert_allclose(counts, 6.0, rtol=1e-5)
+
+
+def test_habits_shape_choice_and_are_learned(maze):
+    policies = every_policy(maze, 1)
+    indifferent = Terms(utility=1.0, state_information=None)
+    uniform = POMDP(
+        maze.A,
+        maze.B,
+        None,
+        maze.D,
+        [0.1, 0.1, 0.1, 0.7],
+        A_dependencies=maze.A_dependencies,
+        B_dependencies=maze.B_dependencies,
+    )
+    agent = Agent(uniform, plan=policies, terms=indifferent)
+    state, _ = agent.observe(agent.init(), [0, 0, 0])
+    _, decision = agent.decide(state, KEY)
+    assert int(decision.action[0]) == 3
+    np.testing.assert_allclose(decision.policy_probabilities, [0.1, 0.1, 0.1, 0.7], rtol=1e-5)
+    learner = Agent(
+        uniform,
+        plan=policies,
+        terms=indifferent,
+        learning=OnlineLearning(DirichletTables(uniform, E=np.ones(4))),
+        action_precision=1.0,
+    )
+    counts = vfe.live(learner, maze, 20, KEY).agent_state.counts
+    assert float(counts.E.sum()) == pytest.approx(24.0)
+
+
+def test_a_batch_of_agents_that_differ():
+    model = bandit((0.9, 0.1))
+    history = vfe.live(
+        lambda precision: Agent(
+            model, 1, precision=precision, action_precision=1.0, terms=Terms(state_information=None)
+        ),
+        model,
+        20,
+        KEY,
+        each=jnp.array([0.01, 20.0]),
+        repeats=30,
+    )
+    assert history.actions.shape[:3] == (2, 30, 20)
+    spread = [len(np.unique(np.asarray(a))) for a in history.decisions.policy_probabilities]
+    assert spread[0] < spread[1] or spread[1] > 1
+
+
+def test_a_second_call_compiles_nothing(maze):
+    agent = Agent(maze, 2)
+    state, _ = agent.observe(agent.init(), [0, 0, 0])
+    state, _ = agent.decide(state, KEY)
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr(jax._src.interpreters.pxla.logger, "log", lambda *a, **k: compiled.append(a))
+        other = Agent(tmaze(cue_validity=0.8), 2)
+        state, _ = other.observe(state, [3, 0, 1])
+        other.decide(state, KEY)
+    assert not [c for c in compiled if "_observe" in str(c) or "_decide" in str(c)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: Agent(m, 2, precision=0.0), "got precision 0.0; wanted a number greater than zero"),
+        (lambda m: Agent(m, 2, action_precision=-1.0), "got action_precision -1.0"),
+        (lambda m: Agent(m, 2, choose="best"), "got choose='best'"),
+        (lambda m: Agent(m, 2, impossible="ignore"), "got impossible='ignore'"),
+        (lambda m: Agent(m, 2, plan=Search(2)), "a horizon and a plan"),
+        (lambda m: Agent(m, plan=Search(2), plan_above=0.1), "a search has no policies"),
+        (lambda m: Agent(m, 12), "got 16777216 policies"),
+        (lambda m: Agent(m, 2, terms=Terms(A_information=1.0)), "needs counts of A"),
+        (lambda m: Agent(m, 2, terms=Terms(inductive=1.0)), "needs a goal"),
+        (
+            lambda m: Agent(m, 2, learning=OnlineLearning(DirichletTables(m, E=np.ones(3)))),
+            "counts of E for 3 policies; the plan has 16",
+        ),
+        (lambda m: OnlineLearning(DirichletTables.flat(m), rate=0.0), "got rate 0.0"),
+        (lambda m: OnlineLearning(DirichletTables.flat(m), forgetting=1.5), "got forgetting 1.5"),
+        (lambda m: Agent(m, 1).observe(Agent(m, 1).init(), [0, 0]), r"wanted \(3,\)"),
+        (lambda m: Agent(m, 1).observe(Agent(m, 1).init(), [0, 0, 3]), "outcome 3 of 'cue'"),
+        (lambda m: Agent(m, 1).observe(Agent(m, 1).init(), [0, 0, "x"]), "Agent: outcomes"),
+        (lambda m: Agent(m, 1).observe(Agent(m, 1).init(), [1, 1, 0]), "impossible under the model"),
+        (lambda m: Agent(m, 1).log_probabilities(Agent(m, 1).init()), "action_precision=1.0"),
+        (
+            lambda m: Agent(POMDP([np.eye(2)], [np.eye(2)[..., None]], E=[0.5, 0.5]), 1),
+            "got habits E over 2",
+        ),
+        (lambda m: Agent(m, plan=Policies(m, [[[9, 0]]])), "control 9"),
+    ],
+)
+def test_bad_agents(maze, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(maze)

@@ -2,6 +2,7 @@
 
 from vfe.discrete import worlds
 from vfe.discrete.agents.agent import Agent
+from vfe.discrete.agents.hierarchical import HierarchicalAgent, HierarchicalState
 from vfe.discrete.agents.online_learning import OnlineLearning
 from vfe.discrete.agents.records import AgentState, Decision, Percept
 from vfe.discrete.labels import Labels
@@ -38,6 +39,8 @@ __all__ = [
     "FilteredStates",
     "Goal",
     "HiddenMarkov",
+    "HierarchicalAgent",
+    "HierarchicalState",
     "Labels",
     "LearnedTables",
     "OnlineLearning",

@@ -1,12 +1,13 @@
 """One exact step of perception: outcomes change a belief about joint states, and F is left."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.states.joint import joint_likelihood, marginal
+from vfe.discrete.states.joint import marginal, spread
 from vfe.discrete.tables import entropy, log_table
 from vfe.free_energy import FreeEnergy, Kind
 
@@ -24,16 +25,31 @@ def observe_joint(
 
     **Example:** `observe_joint(model, joint(model, tuple(model.D)), jnp.array([0]))`.
     """
-    likelihood = joint_likelihood(model, outcomes).reshape(model.states)
-    both = predicted * likelihood
+    rows = [jnp.asarray(table)[jnp.maximum(outcomes[m], 0)] for m, table in enumerate(model.A)]
+    return weigh_joint(
+        model, predicted, [jnp.where(outcomes[m] >= 0, row, 1.0) for m, row in enumerate(rows)]
+    )
+
+
+def weigh_joint(
+    model: POMDP, predicted: Float[Array, " *states"], likelihoods: Sequence[Array | None]
+) -> tuple[Array, FreeEnergy, Array]:
+    """As `observe_joint`, given for every modality the likelihood of what was seen under the states that it
+    depends on; None where nothing was.
+
+    **Example:** `weigh_joint(model, predicted, [jnp.array([0.9, 0.2])])`.
+    """
+    both = predicted
+    for seen, depends in zip(likelihoods, model.A_dependencies, strict=True):
+        if seen is not None:
+            both = both * spread(seen, depends, predicted.ndim)
     mass = both.sum()
     possible = mass > 0
     belief = jnp.where(possible, both / jnp.where(possible, mass, 1.0), predicted)
     observed: dict[str, Any] = {}
-    for m, (table, depends) in enumerate(zip(model.A, model.A_dependencies, strict=True)):
-        row = jnp.asarray(table)[jnp.maximum(outcomes[m], 0)]
-        cost = _weighed(belief, depends, -log_table(row))
-        observed[model.labels.modalities[m]] = jnp.where(outcomes[m] >= 0, cost, 0.0)
+    for m, (seen, depends) in enumerate(zip(likelihoods, model.A_dependencies, strict=True)):
+        cost = jnp.zeros(()) if seen is None else _weighed(belief, depends, -log_table(seen))
+        observed[model.labels.modalities[m]] = cost
     hidden, entropies = {}, {}
     energy_before = entropy_before = jnp.zeros(())
     for f, name in enumerate(model.labels.factors):

@@ -3,14 +3,17 @@
 from vfe.discrete.labels import Labels
 from vfe.discrete.pomdp import POMDP, HiddenMarkov
 from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates
-from vfe.discrete.states.exact import filter_pomdp, smooth_pomdp
+from vfe.discrete.states.outcomes import Several, Soft
+from vfe.discrete.states.verbs import filter_pomdp, smooth_pomdp
 
 __all__ = [
     "POMDP",
     "FilteredStates",
     "HiddenMarkov",
     "Labels",
+    "Several",
     "SmoothedStates",
+    "Soft",
     "filter_pomdp",
     "smooth_pomdp",
 ]

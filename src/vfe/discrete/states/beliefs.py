@@ -1,5 +1,6 @@
 """Beliefs about the states of a discrete chain at every time."""
 
+import string
 from typing import Any
 
 import equinox as eqx
@@ -75,6 +76,80 @@ class SmoothedStates(eqx.Module):
     def log_evidence(self) -> Any:
         """ln p(o_1 … o_T), nats."""
         return self.filtered.log_evidence
+
+
+class FactorisedStates(eqx.Module):
+    """Approximate beliefs about the states at every time, given all outcomes: a product over factors.
+
+    `factors`: by factor (*batch, time, states); `free_energy` (*batch, time): F by modality and factor,
+    in total no less than −ln p(o); `log_evidence` (*batch,): the exact ln p(o), None where it is not
+    affordable; `trace` (*batch, sweeps): F of the sequence after every sweep of the best start, NaN
+    beyond the last; `converged` (*batch,): whether it settled; `skipped` as in `FilteredStates`.
+    `chains`: by factor q(s_t+1, s_t), None where times are independent; `model`, `course`: what it was
+    computed from.
+    """
+
+    factors: tuple[Any, ...]
+    free_energy: FreeEnergy
+    log_evidence: Any
+    trace: Float[Array, "*batch sweeps"]
+    converged: Bool[Array, "*batch"]
+    skipped: Bool[Array, "*batch time"]
+    chains: tuple[Any, ...] | None
+    model: POMDP
+    course: Course
+
+    @property
+    def gap(self) -> Any:
+        """F − (−ln p(o)) = KL(q ‖ exact posterior), nats; None where ln p(o) is not affordable."""
+        return None if self.log_evidence is None else self.free_energy.total.sum(-1) + self.log_evidence
+
+    @property
+    def pairs(self) -> tuple[Any, ...]:
+        """q(s_f,t+1, those s_t that it depends on) by factor: (*batch, time − 1, next states, *states).
+
+        The states come in the order of `model.B_dependencies[f]`.
+        """
+        found = []
+        for f, depends in enumerate(self.model.B_dependencies):
+            letters = string.ascii_lowercase[: len(depends)]
+            own = self.chains is not None and f in depends
+            next, mine = self.factors[f][..., 1:, :], None
+            operands, terms = [next], ["...Z"]
+            if self.chains is not None and own:
+                mine = letters[depends.index(f)]
+                operands, terms = [self.chains[f]], [f"...Z{mine}"]
+            for g, letter in zip(depends, letters, strict=True):
+                if letter != mine:
+                    operands.append(self.factors[g][..., :-1, :])
+                    terms.append(f"...{letter}")
+            found.append(np.einsum(f"{','.join(terms)}->...Z{letters}", *operands))
+        return tuple(found)
+
+
+class FilteredFactors(eqx.Module):
+    """Approximate beliefs about the states at every time, given the outcomes up to it, step by step.
+
+    `factors`, `predicted`: by factor (*batch, time, states), after and before the outcomes of a time;
+    `free_energy` (*batch, time): F of every step, whose prior is the product of `predicted`;
+    `step_surprise` (*batch, time): −ln p(o_t) under that prior, exact, None where that is not affordable;
+    `converged`, `skipped` (*batch, time).
+
+    F of a step is no less than its `step_surprise`; the sum over time is no bound on −ln p(o), since the
+    priors are approximate.
+    """
+
+    factors: tuple[Any, ...]
+    predicted: tuple[Any, ...]
+    free_energy: FreeEnergy
+    step_surprise: Any
+    converged: Bool[Array, "*batch time"]
+    skipped: Bool[Array, "*batch time"]
+
+    @property
+    def gap(self) -> Any:
+        """F − `step_surprise` (*batch, time), nats: KL(q ‖ exact posterior) of every step, or None."""
+        return None if self.step_surprise is None else self.free_energy.total - self.step_surprise
 
 
 @eqx.filter_jit

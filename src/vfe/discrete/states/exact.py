@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from vfe.discrete.course import Course
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates
+from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates, marginals
 from vfe.discrete.states.elimination import chosen, start, step
 from vfe.discrete.states.forward_backward import Forward, ratio, run_backward, run_forward
 from vfe.discrete.states.joint import marginal
@@ -58,6 +58,21 @@ def exact_smooth(model: POMDP, course: Course, method: type = Sequential) -> Smo
 
     joint, filtered, free = (jax.vmap(one) if course.many else one)(course)
     return SmoothedStates(joint, filtered, free, model, course)
+
+
+@eqx.filter_jit
+def exact_marginals(model: POMDP, course: Course) -> tuple[tuple[Array, ...], Array, Array]:
+    """Marginals by factor given all outcomes, surprise by time, and where outcomes are impossible.
+
+    **Example:** `exact_marginals(model, course)[0]`.
+    """
+
+    def one(course: Course) -> Any:
+        forward = run_forward(model, course)
+        joint = run_backward(model, course, forward)
+        return marginals(joint), jnp.where(course.present, forward.surprise, 0.0), forward.impossible
+
+    return (jax.vmap(one) if course.many else one)(course)
 
 
 def _filtered(forward: Forward, course: Course) -> FilteredStates:

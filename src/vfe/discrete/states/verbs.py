@@ -8,7 +8,10 @@ import numpy as np
 
 from vfe.discrete.course import Course, check_size, read
 from vfe.discrete.pomdp import POMDP
+from vfe.discrete.states.approximate import smooth_factorised, told
 from vfe.discrete.states.exact import METHODS, exact_filter, exact_smooth
+from vfe.discrete.states.filtered import filter_factorised
+from vfe.discrete.states.settings import Marginal, MeanField, Structured
 from vfe.dynamics.filtering import filter, smooth
 from vfe.dynamics.linear.methods import ParallelInTime, Sequential
 from vfe.dynamics.precision import released
@@ -45,7 +48,7 @@ def filter_pomdp(
     - `impossible`: "error", or "skip": outcomes whose probability is zero are taken as missing, and the
       result says where (`skipped`).
 
-    **Returns:** a `vfe.discrete.FilteredStates`; with `belief` a `vfe.discrete.FactorisedStates`.
+    **Returns:** a `vfe.discrete.FilteredStates`; with `belief` a `vfe.discrete.FilteredFactors`.
 
     **Raises:** `ValueError` for outcomes and actions out of range or impossible under the model, with the
     time; for too many joint states.
@@ -56,7 +59,11 @@ def filter_pomdp(
     """
     course = _read(model, y, actions, mask, method, impossible, "filter")
     if belief is not None:
-        raise NotImplementedError
+        _check_belief(belief, (MeanField,), method, "filter")
+        with jax.enable_x64(True):
+            found = jax.tree.map(np.asarray, filter_factorised(model, course, belief))
+        _skipped(found.skipped, course, impossible, "filter")
+        return released(found)
     check_size(model, course, "filter")
     with jax.enable_x64(True):
         found = jax.tree.map(np.asarray, exact_filter(model, course, type(method)))
@@ -87,7 +94,11 @@ def smooth_pomdp(
     """
     course = _read(model, y, actions, mask, method, impossible, "smooth")
     if belief is not None:
-        raise NotImplementedError
+        _check_belief(belief, (MeanField, Structured, Marginal), method, "smooth")
+        with jax.enable_x64(True):
+            found = jax.tree.map(np.asarray, smooth_factorised(model, course, belief))
+        _skipped(found.skipped, course, impossible, "smooth")
+        return released(told(found))
     check_size(model, course, "smooth")
     with jax.enable_x64(True):
         found = jax.tree.map(np.asarray, exact_smooth(model, course, type(method)))
@@ -111,9 +122,27 @@ def _read(model: POMDP, y: Any, actions: Any, mask: Any, method: Any, impossible
     return read(model, y, actions, mask, verb)
 
 
+def _check_belief(belief: Any, known: tuple[type, ...], method: Any, verb: str) -> None:
+    if not isinstance(belief, known):
+        names = " or ".join(f"vfe.discrete.{one.__name__}()" for one in known)
+        raise ValueError(f"{verb}: got belief={belief!r}; wanted {names}, or none for exact beliefs.")
+    if isinstance(method, ParallelInTime):
+        raise ValueError(
+            f"{verb}: got ParallelInTime() with {type(belief).__name__}(), which has an order of its own; "
+            "leave method out."
+        )
+
+
 def _settled(found: Any, course: Course, impossible: str, verb: str) -> Any:
     """Beliefs whose surprise is finite. **Raises:** `ValueError` for impossible outcomes."""
     bad = found.skipped & course.present
+    _skipped(bad, course, impossible, verb)
+    surprise = np.where(bad, 0.0, found.surprise)
+    return eqx.tree_at(lambda one: (one.surprise, one.skipped), found, (surprise, bad))
+
+
+def _skipped(skipped: Any, course: Course, impossible: str, verb: str) -> None:
+    bad = skipped & course.present
     if bad.any() and impossible == "error":
         *sequence, t = (int(i) for i in np.argwhere(bad)[0])
         which = f" of sequence {sequence[0]}" if sequence else ""
@@ -122,5 +151,3 @@ def _settled(found: Any, course: Course, impossible: str, verb: str) -> Any:
             "infinite); give every outcome some probability in A, or every move in B, or write "
             'impossible="skip" to take them as missing.'
         )
-    surprise = np.where(bad, 0.0, found.surprise)
-    return eqx.tree_at(lambda one: (one.surprise, one.skipped), found, (surprise, bad))

@@ -5,6 +5,7 @@ from vfe.discrete.agents.agent import Agent
 from vfe.discrete.agents.hierarchical import HierarchicalAgent, HierarchicalState
 from vfe.discrete.agents.online_learning import OnlineLearning
 from vfe.discrete.agents.records import AgentState, Decision, Percept
+from vfe.discrete.chain import chain, chain_values, unrolled
 from vfe.discrete.labels import Labels
 from vfe.discrete.learning.counts import DirichletTables
 from vfe.discrete.learning.online import (
@@ -26,8 +27,13 @@ from vfe.discrete.planning.policy_posterior import PolicyPrecision, infer_precis
 from vfe.discrete.planning.search import Search, Searched, search
 from vfe.discrete.planning.terms import Terms, surprise_alone
 from vfe.discrete.pomdp import POMDP, HiddenMarkov
-from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates
-from vfe.discrete.states.exact import filter_pomdp, smooth_pomdp
+from vfe.discrete.states.beliefs import FactorisedStates, FilteredFactors, FilteredStates, SmoothedStates
+from vfe.discrete.states.filtered import move_factors
+from vfe.discrete.states.one_step import mean_field_step
+from vfe.discrete.states.outcomes import Several, Soft
+from vfe.discrete.states.policies import predict
+from vfe.discrete.states.settings import Marginal, MeanField, Structured
+from vfe.discrete.states.verbs import filter_pomdp, smooth_pomdp
 
 __all__ = [
     "POMDP",
@@ -36,6 +42,8 @@ __all__ = [
     "Decision",
     "DirichletTables",
     "ExpectedFreeEnergy",
+    "FactorisedStates",
+    "FilteredFactors",
     "FilteredStates",
     "Goal",
     "HiddenMarkov",
@@ -43,6 +51,8 @@ __all__ = [
     "HierarchicalState",
     "Labels",
     "LearnedTables",
+    "Marginal",
+    "MeanField",
     "OnlineLearning",
     "Percept",
     "Plan",
@@ -51,8 +61,13 @@ __all__ = [
     "ReducedTables",
     "Search",
     "Searched",
+    "Several",
     "SmoothedStates",
+    "Soft",
+    "Structured",
     "Terms",
+    "chain",
+    "chain_values",
     "every_policy",
     "expected_free_energy",
     "filter_pomdp",
@@ -65,12 +80,16 @@ __all__ = [
     "learn_preferences",
     "learn_start",
     "learn_transitions",
+    "mean_field_step",
     "merge_states",
+    "move_factors",
     "policy_posterior",
+    "predict",
     "prune_entries",
     "reduce_tables",
     "search",
     "smooth_pomdp",
     "surprise_alone",
+    "unrolled",
     "worlds",
 ]

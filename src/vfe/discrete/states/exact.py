@@ -1,156 +1,114 @@
-"""Exact beliefs about the states of a `POMDP`: forward, and backward."""
+"""Exact beliefs about the states of a `POMDP` and their F: forward, and backward."""
 
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
-from vfe.discrete.course import read_course
+from vfe.discrete.course import Course
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates
-from vfe.discrete.states.joint import joint_likelihood, joint_transition, ordered
-from vfe.discrete.tables import entropy, log_table
-from vfe.dynamics.filtering import filter, smooth
-from vfe.dynamics.precision import released
+from vfe.discrete.states.beliefs import FilteredStates, SmoothedStates, marginals
+from vfe.discrete.states.elimination import chosen, start, step
+from vfe.discrete.states.forward_backward import Forward, ratio, run_backward, run_forward
+from vfe.discrete.states.joint import marginal
+from vfe.discrete.states.likelihoods import log_likelihoods
+from vfe.discrete.states.parallel import parallel_backward, parallel_forward
+from vfe.dynamics.linear.methods import ParallelInTime, Sequential
 from vfe.free_energy import FreeEnergy, Kind
 
-
-@filter.register
-def filter_pomdp(model: POMDP, y: Any, *, actions: Any = None) -> FilteredStates:
-    """Beliefs about the states at every time, given the outcomes up to it: exact, over joint states.
-
-    p(s_t | o_1 … o_t) ∝ Π_m A_m[o_m,t | s_t] Σ_s p(s_t | s, u_t−1) p(s | o_1 … o_t−1).
-
-    **Arguments:** `y`: outcomes (time, modalities), or (time,) for one, NaN where missing; `actions`:
-    (time − 1, factors), the control of each factor from a time to the next, or (time − 1,) for one factor;
-    zero if not given.
-
-    **Raises:** `ValueError` for outcomes and actions out of range or impossible under the model, with the
-    time; for too many joint states.
-
-    **Example:** `vfe.filter(model, [0, 1, 1]).factors[0]`.
-
-    **Source:** Rabiner 1989, "A tutorial on hidden Markov models".
-    """
-    outcomes, controls = read_course(model, y, actions, "filter")
-    with jax.enable_x64(True):
-        found = jax.tree.map(np.asarray, _filter(model, jnp.asarray(outcomes), jnp.asarray(controls)))
-    _check(found.surprise, "filter")
-    return released(found)
-
-
-@smooth.register
-def smooth_pomdp(model: POMDP, y: Any, *, actions: Any = None) -> SmoothedStates:
-    """Beliefs about the states at every time and every two, given all outcomes: exact, with F = −ln p(o).
-
-    **Arguments, raises:** as `vfe.filter` of a `POMDP`.
-
-    **Example:** `vfe.smooth(model, [0, 1, 1]).free_energy.total.sum()`.
-
-    **Source:** Rabiner 1989, "A tutorial on hidden Markov models".
-    """
-    outcomes, controls = read_course(model, y, actions, "smooth")
-    with jax.enable_x64(True):
-        found = jax.tree.map(np.asarray, _smooth(model, jnp.asarray(outcomes), jnp.asarray(controls)))
-    _check(found.filtered.surprise, "smooth")
-    return released(found)
+METHODS = {
+    Sequential: (run_forward, run_backward),
+    ParallelInTime: (parallel_forward, parallel_backward),
+}
+# Steps of a chain are worked on together, as long as their tables have no more entries than this.
+TOGETHER = 2**22
 
 
 @eqx.filter_jit
-def _filter(
-    model: POMDP, outcomes: Int[Array, "time m"], controls: Int[Array, "steps f"]
-) -> FilteredStates:
-    likelihood = jax.vmap(lambda o: joint_likelihood(model, o))(outcomes)
-    start = jnp.ones(())
-    for table in model.D:
-        start = jnp.multiply.outer(start, table)
+def exact_filter(model: POMDP, course: Course, method: type = Sequential) -> FilteredStates:
+    """Exact beliefs given the outcomes so far; the surprise of what is impossible is infinite.
 
-    def weigh(predicted: Array, seen: Array) -> tuple[Array, Array]:
-        both = predicted * seen
-        mass = both.sum()
-        return both / jnp.where(mass > 0, mass, 1.0), -jnp.log(mass)
+    **Example:** `exact_filter(model, course)`.
+    """
 
-    def step(belief: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array, Array]]:
-        control, seen = now
-        predicted = joint_transition(model, control) @ belief
-        belief, surprise = weigh(predicted, seen)
-        return belief, (belief, predicted, surprise)
+    def one(course: Course) -> FilteredStates:
+        return _filtered(METHODS[method][0](model, course), course)
 
-    prior = start.ravel()
-    first, surprise = weigh(prior, likelihood[0])
-    _, rest = jax.lax.scan(step, first, (controls, likelihood[1:]))
-    joint, predicted, surprises = (
-        jnp.concatenate([one[None], others])
-        for one, others in zip((first, prior, surprise), rest, strict=True)
+    return (jax.vmap(one) if course.many else one)(course)
+
+
+@eqx.filter_jit
+def exact_smooth(model: POMDP, course: Course, method: type = Sequential) -> SmoothedStates:
+    """Exact beliefs given all outcomes; what is impossible is passed over, its surprise infinite.
+
+    **Example:** `exact_smooth(model, course)`.
+    """
+
+    def one(course: Course) -> Any:
+        ahead, back = METHODS[method]
+        forward = ahead(model, course)
+        joint = back(model, course, forward)
+        there = forward.impossible[:, None, None]
+        kept = tuple(jnp.where(there, 1.0, weight) for weight in course.weights)
+        course = Course(kept, course.controls, course.present)
+        free = _free_energy(model, course, forward, joint)
+        return _over(joint, course.present), _filtered(forward, course), free
+
+    joint, filtered, free = (jax.vmap(one) if course.many else one)(course)
+    return SmoothedStates(joint, filtered, free, model, course)
+
+
+@eqx.filter_jit
+def exact_marginals(model: POMDP, course: Course) -> tuple[tuple[Array, ...], Array, Array]:
+    """Marginals by factor given all outcomes, surprise by time, and where outcomes are impossible.
+
+    **Example:** `exact_marginals(model, course)[0]`.
+    """
+
+    def one(course: Course) -> Any:
+        forward = run_forward(model, course)
+        joint = run_backward(model, course, forward)
+        return marginals(joint), jnp.where(course.present, forward.surprise, 0.0), forward.impossible
+
+    return (jax.vmap(one) if course.many else one)(course)
+
+
+def _filtered(forward: Forward, course: Course) -> FilteredStates:
+    here = course.present
+    surprise = jnp.where(here, forward.surprise, 0.0)
+    return FilteredStates(
+        _over(forward.joint, here), _over(forward.predicted, here), surprise, forward.impossible
     )
-    shape = (len(outcomes), *model.states)
-    return FilteredStates(joint.reshape(shape), predicted.reshape(shape), surprises)
 
 
-@eqx.filter_jit
-def _smooth(
-    model: POMDP, outcomes: Int[Array, "time m"], controls: Int[Array, "steps f"]
-) -> SmoothedStates:
-    filtered = _filter(model, outcomes, controls)
-    length, shape = len(outcomes), model.states
-    flat = filtered.joint.reshape(length, -1)
-    predicted = filtered.predicted.reshape(length, -1)
-
-    def back(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        belief, expected, control = now
-        ratio = jnp.where(expected > 0, later / jnp.where(expected > 0, expected, 1.0), 0.0)
-        pair = ratio[:, None] * joint_transition(model, control) * belief
-        belief = pair.sum(0)
-        return belief, (belief, pair)
-
-    _, (earlier, pairs) = jax.lax.scan(back, flat[-1], (flat[:-1], predicted[1:], controls), reverse=True)
-    joint = jnp.concatenate([earlier, flat[-1:]]).reshape(length, *shape)
-    pairs = pairs.reshape(length - 1, *shape, *shape)
-    return SmoothedStates(joint, pairs, filtered, _free_energy(model, outcomes, controls, joint, pairs))
+def _over(joint: Array, present: Array) -> Array:
+    """NaN where a sequence is over."""
+    return jnp.where(present.reshape(-1, *[1] * (joint.ndim - 1)), joint, jnp.nan)
 
 
-def _free_energy(model: POMDP, outcomes: Array, controls: Array, joint: Array, pairs: Array) -> FreeEnergy:
-    count = len(model.states)
-    now = tuple(range(1, count + 1))
-    observed, hidden, entropies = {}, {}, {}
-    for m, (table, depends) in enumerate(zip(model.A, model.A_dependencies, strict=True)):
-        away = tuple(f for f in now if f - 1 not in depends)
-        belief = ordered(joint.sum(away), depends)
-        there = outcomes[:, m] >= 0
-        cost = -log_table(table)[jnp.maximum(outcomes[:, m], 0)]
-        lost = (jnp.where(belief > 0, belief * cost, 0.0)).reshape(len(joint), -1).sum(1)
-        observed[model.labels.modalities[m]] = jnp.where(there, lost, 0.0)
-    for f, (table, depends) in enumerate(zip(model.B, model.B_dependencies, strict=True)):
-        first = joint[0].sum(tuple(g for g in range(count) if g != f))
-        start = -jnp.where(first > 0, first * log_table(model.D[f]), 0.0).sum()
-        later = [1 + g for g in range(count) if g != f]
-        before = [1 + count + g for g in range(count) if g not in depends]
-        pair = pairs.sum((*later, *before))
-        pair = jnp.moveaxis(ordered(jnp.moveaxis(pair, 1, -1), depends), -1, 1)
-        cost = -log_table(jnp.moveaxis(jnp.asarray(table), -1, 0))[controls[:, f]]
-        moved = jnp.where(pair > 0, pair * cost, 0.0).reshape(len(pairs), -1).sum(1)
-        hidden[model.labels.factors[f]] = jnp.concatenate([start[None], moved])
-        kept = [1 + g for g in range(f + 1, count)]
-        more = _entropies(pairs.sum(tuple(kept))) - _entropies(pairs.sum((1 + f, *kept)))
-        own = joint[:1].sum(tuple(kept))
-        entropies[model.labels.factors[f]] = jnp.concatenate(
-            [_entropies(own) - _entropies(own.sum(1 + f)), more]
-        )
+def _free_energy(model: POMDP, course: Course, filtered: Forward, joint: Array) -> FreeEnergy:
+    def move(now: tuple[Array, Array, Array, Array]) -> tuple[Any, Any]:
+        controls, belief, later, predicted = now
+        found = step(model, chosen(model, controls), belief, ratio(later, predicted))
+        return found.energies, found.entropies
+
+    names, here = model.labels, course.present
+    together = max(1, TOGETHER // (model.joint_size * max(model.states)))
+    steps = (course.controls, filtered.joint[:-1], joint[1:], filtered.predicted[1:])
+    moved = jax.lax.map(move, steps, batch_size=together)
+    # Zero where a sequence is over.
+    first, moved = start(model, joint[0]), jax.tree.map(lambda a: jnp.where(here[1:], a, 0.0), moved)
+    hidden, entropies = (
+        {f: jnp.concatenate([a[None], b]) for f, a, b in zip(names.factors, one, rest, strict=True)}
+        for one, rest in zip(first, moved, strict=True)
+    )
+    observed = {}
+    logs = log_likelihoods(model, course.weights)
+    for name, log, depends in zip(names.modalities, logs, model.A_dependencies, strict=True):
+        belief = jax.vmap(lambda one, d=depends: marginal(one, d))(joint)
+        cost = jnp.where(belief > 0, -belief * log, 0.0).reshape(len(joint), -1).sum(1)
+        observed[name] = jnp.where(here, cost, 0.0)
     order = (*hidden, *observed)
     return FreeEnergy(observed, hidden, entropies, None, jnp.ones(()), Kind.exact, (), order)
-
-
-def _entropies(belief: Float[Array, "time *states"]) -> Float[Array, " time"]:
-    return entropy(belief, tuple(range(1, belief.ndim)))
-
-
-def _check(surprise: np.ndarray, verb: str) -> None:
-    bad = ~np.isfinite(surprise)
-    if bad.any():
-        raise ValueError(
-            f"{verb}: the outcomes at time {int(bad.argmax())} are impossible under the model (their "
-            "surprise is infinite); give every outcome some probability in A, or every move in B."
-        )

@@ -1,0 +1,94 @@
+"""How probable recorded choices are under an agent that saw what came before them."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+class Choices(eqx.Module):
+    """What was seen and then done, by time.
+
+    `outcomes` (time, modalities), −1 missing; `actions` (time, factors), each after the outcomes of its
+    time; `mask` (time,): false for padding and for times without a choice, which are passed over; `first`
+    (time,): true where an episode begins.
+    """
+
+    outcomes: Int[Array, "*batch time m"]
+    actions: Int[Array, "*batch time f"]
+    mask: Bool[Array, "*batch time"]
+    first: Bool[Array, "*batch time"]
+
+
+def choice_log_probabilities(agent: Any, choices: Choices) -> Float[Array, "time actions"]:
+    """ln p of every joint action (`agent.actions`) at every time, given outcomes and actions until then.
+
+    Differentiable in the numbers that the agent was made of; pure JAX, for one subject (`jax.vmap` for
+    more). The agent is asked `init`, `restart`, `observe`, `log_probabilities` and `take`.
+
+    **Example:** `choice_log_probabilities(agent, choices)`, with an agent that has an `action_precision`.
+    """
+
+    def step(state: Any, now: Choices) -> tuple[Any, Array]:
+        before = state
+        again = agent.restart(state)
+        state = jax.tree.map(lambda a, b: jnp.where(now.first, a, b), again, state)
+        state, _ = agent.observe(state, now.outcomes)
+        logs = agent.log_probabilities(state)
+        state = agent.take(state, now.actions)
+        kept = jax.tree.map(lambda new, old: jnp.where(now.mask, new, old), state, before)
+        return kept, logs
+
+    start = agent.init()
+    # Numbers that the first state holds in single precision may come out of a step in double.
+    one = jax.tree.map(lambda a: a[0], choices)
+    shapes = jax.eval_shape(lambda s: step(s, one)[0], start)
+    start = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), start, shapes)
+    return jax.lax.scan(step, start, choices)[1]
+
+
+def log_likelihood(agent: Any, choices: Choices) -> Float[Array, ""]:
+    """Σ_t ln p(action_t | outcomes up to t, actions before), nats, over the times of the mask.
+
+    Differentiable, for one subject. −∞ for an action that the agent never takes.
+
+    **Example:** `jax.grad(lambda b: log_likelihood(agent_of({"b": b}), choices))(1.0)`.
+
+    **Source:** Daunizeau et al. 2010, "Observing the observer".
+    """
+    logs = choice_log_probabilities(agent, choices)
+    chosen = (agent.actions == choices.actions[:, None]).all(-1) & choices.mask[:, None]
+    return jnp.where(chosen, logs, 0.0).sum()
+
+
+def predicted(agent: Any, choices: Choices) -> Int[Array, ""]:
+    """How many of the recorded actions were the most probable ones.
+
+    **Example:** `predicted(agent, choices) / choices.mask.sum()`.
+    """
+    logs = choice_log_probabilities(agent, choices)
+    best = agent.actions[jnp.argmax(logs, axis=1)]
+    return ((best == choices.actions).all(-1) & choices.mask).sum()
+
+
+def simulate(agent: Any, world: Any, steps: int, key: PRNGKeyArray) -> Choices:
+    """What an agent sees and does in a world of JAX: (steps, …); one episode.
+
+    **Example:** `jax.vmap(lambda b, k: simulate(agent_of({"b": b}), world, 100, k))(values, keys)`.
+    """
+    start, key = jax.random.split(key)
+    place, outcome = world.reset(start)
+
+    def step(carry: Any, key: PRNGKeyArray) -> tuple[Any, tuple[Array, Array]]:
+        state, place, outcome = carry
+        choose, move = jax.random.split(key)
+        state, _ = agent.observe(state, outcome)
+        state, decision = agent.decide(state, choose)
+        place, later = world.step(place, decision.action, move)
+        return (state, place, later), (outcome, decision.action)
+
+    carry = (agent.init(), place, outcome)
+    _, (outcomes, actions) = jax.lax.scan(step, carry, jax.random.split(key, steps))
+    return Choices(outcomes, actions, jnp.ones(steps, bool), jnp.zeros(steps, bool))

@@ -35,9 +35,10 @@ def read_choices(
     """What subjects saw and did, checked against what an agent can see and do.
 
     **Arguments:** `outcomes` (subjects, time, modalities), NaN or −1 where missing; `actions` (subjects,
-    time, factors), each after the outcomes of its time; without the last axis for one modality, one factor;
-    `mask` (subjects, time): false for padding, and where nothing was chosen (an action of NaN counts as
-    that); `first` (subjects, time): true where an episode begins after the first.
+    time, factors), each after the outcomes of its time, NaN or −1 where nothing was chosen (then nothing
+    was done anew: the last action goes on, unless an episode begins); without the last axis for one
+    modality, one factor; `mask` (subjects, time): false for padding; `first` (subjects, time): true where
+    an episode begins after the first.
 
     **Raises:** `ValueError` for shapes that do not fit, sequences of several lengths, and numbers out of
     range.
@@ -57,17 +58,15 @@ def read_choices(
     for word, one in (("mask", there), ("first", begins)):
         if one.shape != seen.shape[:2]:
             raise ValueError(f"choices: got {word} of shape {one.shape}; wanted {seen.shape[:2]}.")
-    there = there & ~np.isnan(done).any(-1)
-    seen = np.where(np.isnan(seen) | ~there[..., None], -1, seen)
-    done = np.where(there[..., None], done, 0)
-    ranges = (("outcome", seen, model.outcomes, -1), ("action", done, model.controls, 0))
-    for word, values, limits, least in ranges:
-        bad = np.argwhere((values % 1 != 0) | (values < least) | (values >= np.array(limits)))
+    seen, done = (np.where(np.isnan(a) | ~there[..., None], -1, a) for a in (seen, done))
+    done = np.where((done == -1).any(-1, keepdims=True), -1, done)
+    for word, values, limits in (("outcome", seen, model.outcomes), ("action", done, model.controls)):
+        bad = np.argwhere((values % 1 != 0) | (values < -1) | (values >= np.array(limits)))
         if len(bad):
             n, t, k = (int(i) for i in bad[0])
             raise ValueError(
                 f"choices: got {word} {values[n, t, k]:g} of subject {n} at time {t}, column {k}; wanted "
-                f"whole numbers from {least} to {limits[k] - 1}."
+                f"whole numbers from 0 to {limits[k] - 1} (NaN or −1 for none)."
             )
     return Choices(*(jnp.asarray(a) for a in (seen.astype(int), done.astype(int), there, begins)))
 

@@ -56,10 +56,11 @@ def fit_group(
 
     Each step takes every subject's q(θ_n) = N(m_n, C_n) by Laplace's method under the group's prior, then
     mean μ = ⟨m_n⟩ and sd² = ⟨(m_n − μ)² + diag C_n⟩ over subjects, which lowers Σ_n F_n for these q. As
-    Laplace's F is no bound, a step may raise it where q is far from Gaussian; it then ends before that step.
+    Laplace's F is no bound, a step may raise it where q is far from Gaussian; it then ends before that
+    step.
 
-    **Arguments:** as `fit_subjects`; `prior`: where the group's starts; `tolerance`: the fall of F, nats, at
-    which to stop; standard deviations stay above 0.01.
+    **Arguments:** as `fit_subjects`; `prior`: where the group's starts; `tolerance`: the fall of F, nats,
+    at which to stop; standard deviations stay above 0.01.
 
     **Raises:** `ValueError` as `fit_subjects`, and for fewer than two subjects; `vfe.DivergenceError` where
     a subject has no minimum.
@@ -87,8 +88,8 @@ def fit_group(
             bad = np.flatnonzero(~np.asarray(found.converged))
             if len(bad):
                 raise DivergenceError(
-                    f"fit_group: no minimum for subjects {bad.tolist()[:20]} at step {len(trace)}; fit them "
-                    "with fit_subjects(..., throw=False), and leave those out that have none."
+                    f"fit_group: no minimum for subjects {bad.tolist()[:20]} at step {len(trace)}; fit "
+                    "them with fit_subjects(..., throw=False), and leave those out that have none."
                 )
             if len(found.coordinates) < 2:
                 raise ValueError("fit_group: got one subject; wanted two or more (or fit_subjects).")
@@ -107,9 +108,14 @@ def fit_group(
         assert best is not None
         mean, sd, found = best
         centre = jax.tree.map(np.asarray, kept.decode(jnp.asarray(mean)))
-        by_name: Any = [dict(zip(kept.names, row, strict=True)) for row in (mean, sd)]
-        flag: Any = np.asarray(converged)
-        return released(FittedGroup(*by_name, centre, found, jnp.asarray(trace), flag))
+        parts: dict[str, Any] = {
+            "mean": dict(zip(kept.names, mean, strict=True)),
+            "sd": dict(zip(kept.names, sd, strict=True)),
+            "centre": centre,
+            "trace": np.asarray(trace),
+            "converged": np.asarray(converged),
+        }
+        return released(FittedGroup(subjects=found, **parts))
 
 
 def fit_group_choices(

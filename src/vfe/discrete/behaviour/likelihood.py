@@ -12,7 +12,7 @@ class Choices(eqx.Module):
     """What was seen and then done, by time.
 
     `outcomes` (time, modalities), −1 missing; `actions` (time, factors), each after the outcomes of its
-    time; `mask` (time,): false for padding and for times without a choice, which are passed over; `first`
+    time, −1 where nothing was chosen; `mask` (time,): false for padding, which is passed over; `first`
     (time,): true where an episode begins.
     """
 
@@ -37,7 +37,8 @@ def choice_log_probabilities(agent: Any, choices: Choices) -> Float[Array, "time
         state = jax.tree.map(lambda a, b: jnp.where(now.first, a, b), again, state)
         state, _ = agent.observe(state, now.outcomes)
         logs = agent.log_probabilities(state)
-        state = agent.take(state, now.actions)
+        acted = agent.take(state, jnp.maximum(now.actions, 0))
+        state = jax.tree.map(lambda a, b: jnp.where((now.actions >= 0).all(), a, b), acted, state)
         kept = jax.tree.map(lambda new, old: jnp.where(now.mask, new, old), state, before)
         return kept, logs
 

@@ -79,7 +79,8 @@ def recovery(true: Mapping[str, Any], fitted: FittedSubjects, level: float = 0.9
 
     **Example:** `print(vfe.discrete.behaviour.recovery({"bias": bias}, fitted))`.
 
-    **Source:** Wilson and Collins 2019, "Ten simple rules for the computational modeling of behavioral data".
+    **Source:** Wilson and Collins 2019, "Ten simple rules for the computational modeling of behavioral
+    data".
     """
     import jax
 

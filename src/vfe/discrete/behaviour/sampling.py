@@ -79,7 +79,7 @@ def sample_subjects(
 
         def place(z: dict[str, Array]) -> Array:
             mean, sd = (z["mean"], jnp.exp(z["log_sd"])) if group else (0.0, 1.0)
-            return centre + spread * (mean + sd * z["own"])
+            return jnp.asarray(centre) + spread * (mean + sd * z["own"])
 
         def potential(z: dict[str, Array]) -> Array:
             each = jax.vmap(lambda u, one: log_likelihood(kept.decode(u), one))(place(z), data)
@@ -115,9 +115,10 @@ def sample_subjects(
         if group:
             mean = _named(kept, centre + spread * np.asarray(z["mean"]))
             sd = _named(kept, spread * np.exp(np.asarray(z["log_sd"])))
-        failed: Any = np.asarray(sampler.get_extra_fields()["diverging"]).sum()
-        measures: Any = (_named(kept, r_hat), _named(kept, effective))
-        return released(SampledSubjects(values, mean, sd, *measures, failed))
+        failed = sampler.get_extra_fields()["diverging"].sum()
+        return released(
+            SampledSubjects(values, mean, sd, _named(kept, r_hat), _named(kept, effective), failed)
+        )
 
 
 def _named(kept: Coordinates, numbers: np.ndarray) -> Any:

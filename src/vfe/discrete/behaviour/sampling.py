@@ -115,7 +115,7 @@ def sample_subjects(
         if group:
             mean = _named(kept, centre + spread * np.asarray(z["mean"]))
             sd = _named(kept, spread * np.exp(np.asarray(z["log_sd"])))
-        failed = sampler.get_extra_fields()["diverging"].sum()
+        failed: Any = np.asarray(sampler.get_extra_fields()["diverging"]).sum()
         return released(
             SampledSubjects(values, mean, sd, _named(kept, r_hat), _named(kept, effective), failed)
         )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from helpers import assert_close
 
 import vfe
-from vfe.action.loop_parts import AbstractWorld
-from vfe.discrete import POMDP, Agent, Terms
+from vfe.action.loop_parts import AbstractAgent, AbstractWorld
+from vfe.discrete import POMDP, Agent, DirichletTables, OnlineLearning, Terms, worlds
 from vfe.discrete import behaviour as b
 
 GOOD, HAZARD, TRIALS = 0.8, 0.05, 150
@@ -66,15 +67,13 @@ def simulated():
         "precision": 1.5 * np.exp(0.5 * rng.normal(size=SUBJECTS)),
         "bias": rng.normal(size=SUBJECTS),
     }
-    keys = jax.random.split(jax.random.key(1), SUBJECTS)
-    run = jax.jit(jax.vmap(lambda p, key: b.simulate(reversal_agent(p), Arms(), TRIALS, key)))
-    return true, jax.tree.map(np.asarray, run(true, keys))
+    history = vfe.live(reversal_agent, Arms(), TRIALS, jax.random.key(1), each=true, keep=())
+    return true, jax.tree.map(np.asarray, history)
 
 
 @pytest.fixture(scope="module")
 def fitted(simulated):
-    choices = simulated[1]
-    return b.fit_choices(reversal_agent, choices.outcomes, choices.actions, prior=PRIOR)
+    return b.fit_choices(reversal_agent, simulated[1], prior=PRIOR)
 
 
 def plain(outcomes, actions, precision, bias):
@@ -97,11 +96,8 @@ def plain(outcomes, actions, precision, bias):
 def test_likelihood_by_hand_with_gradient_padding_and_episodes(simulated):
     true, choices = simulated
     with jax.enable_x64(True):
-        data = b.read_choices(
-            reversal_agent({"precision": 1.0, "bias": jnp.zeros(())}),
-            choices.outcomes[:3],
-            choices.actions[:3],
-        )
+        agent = reversal_agent({"precision": 1.0, "bias": jnp.zeros(())})
+        data = b.read_choices(agent, choices.outcomes[:3], choices.actions[:3])
         parameters = {name: jnp.asarray(v[:3]) for name, v in true.items()}
         value = jax.jit(jax.vmap(jax.value_and_grad(b.AgentLikelihood(reversal_agent))))
         found, slope = value(parameters, data)
@@ -132,6 +128,54 @@ def test_likelihood_by_hand_with_gradient_padding_and_episodes(simulated):
             reversal_agent({n: v[2] for n, v in parameters.items()}), jax.tree.map(lambda a: a[2], data)
         )
         assert TRIALS / 2 < share <= TRIALS
+
+
+@pytest.mark.usefixtures("float64")
+def test_recorded_actions_leave_an_agent_as_its_own_do():
+    """Tables, habits and precision that change: choices scored afterwards and while they were made."""
+    model = reversal_agent({"precision": 1.0, "bias": jnp.zeros(())}).model
+    agent = Agent(
+        model,
+        1,
+        precision=2.0,
+        action_precision=1.0,
+        infer_precision=True,
+        learning=OnlineLearning(DirichletTables.from_model(model, 4.0, "AE"), forgetting=0.1),
+    )
+    maze = worlds.POMDPWorld(model, episode=7)
+
+    class Watched(AbstractAgent):
+        """The same, saying how probable it holds every action before it acts."""
+
+        inner: Agent
+
+        def init(self):
+            return self.inner.init()
+
+        def restart(self, state):
+            return self.inner.restart(state)
+
+        def observe(self, state, outcome):
+            return self.inner.observe(state, outcome)
+
+        def decide(self, state, key):
+            logs = self.inner.log_probabilities(state)
+            state, decision = self.inner.decide(state, key)
+            return state, Said(decision.action, logs)
+
+    history = vfe.live(Watched(agent), maze, 20, jax.random.key(0))
+    data = b.read_choices(agent, history)
+    logs = b.choice_log_probabilities(agent, jax.tree.map(lambda a: a[0], data))
+    assert np.asarray(history.ended).sum() == 2
+    assert np.abs(np.diff(history.decisions.logs, axis=0)).max() > 0.05
+    assert_close(logs, history.decisions.logs, 1e-9)
+
+
+class Said(eqx.Module):
+    """A decision with what was thought before."""
+
+    action: jax.Array
+    logs: jax.Array
 
 
 def test_recovery_and_laplace(simulated, fitted):

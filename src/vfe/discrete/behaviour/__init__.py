@@ -7,7 +7,6 @@ from vfe.discrete.behaviour.likelihood import (
     choice_log_probabilities,
     log_likelihood,
     predicted,
-    simulate,
 )
 from vfe.discrete.behaviour.parameters import ParameterPrior, positive, probability, real
 from vfe.discrete.behaviour.recovery import Recovery, recovery
@@ -35,5 +34,4 @@ __all__ = [
     "real",
     "recovery",
     "sample_subjects",
-    "simulate",
 ]

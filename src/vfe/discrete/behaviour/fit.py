@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from vfe.action.history import History
 from vfe.arrays import real_numbers
 from vfe.discrete.behaviour.likelihood import Choices, log_likelihood
 from vfe.discrete.behaviour.parameters import ParameterPrior
@@ -30,15 +31,15 @@ class AgentLikelihood(eqx.Module):
 
 
 def read_choices(
-    agent: Any, outcomes: Any, actions: Any, *, mask: Any = None, first: Any = None
+    agent: Any, outcomes: Any, actions: Any = None, *, mask: Any = None, first: Any = None
 ) -> Choices:
     """What subjects saw and did, checked against what an agent can see and do.
 
-    **Arguments:** `outcomes` (subjects, time, modalities), NaN or −1 where missing; `actions` (subjects,
-    time, factors), each after the outcomes of its time, NaN or −1 where nothing was chosen (then nothing
-    was done anew: the last action goes on, unless an episode begins); without the last axis for one
-    modality, one factor; `mask` (subjects, time): false for padding; `first` (subjects, time): true where
-    an episode begins after the first.
+    **Arguments:** a history of `vfe.live` alone; or `outcomes` (subjects, time, modalities), NaN or −1
+    where missing, and `actions` (subjects, time, factors), each after the outcomes of its time, NaN or −1
+    where nothing was chosen (then nothing was done anew: the last action goes on, unless an episode
+    begins); without the last axis for one modality, one factor; `mask` (subjects, time): false for padding;
+    `first` (subjects, time): true where an episode begins after the first.
 
     **Raises:** `ValueError` for shapes that do not fit, sequences of several lengths, and numbers out of
     range.
@@ -46,6 +47,16 @@ def read_choices(
     **Example:** `read_choices(agent, outcomes, actions)`.
     """
     model = agent.model
+    if isinstance(outcomes, History):
+        if not (actions is None and mask is None and first is None):
+            raise ValueError("choices: a history has its own actions and episodes; leave out the rest.")
+        ended = np.asarray(outcomes.ended).reshape(-1, np.shape(outcomes.ended)[-1])
+        first = np.pad(ended[:, :-1], ((0, 0), (1, 0)))
+        outcomes, actions = (
+            np.asarray(a).reshape(-1, *np.shape(a)[-2:]) for a in (outcomes.outcomes, outcomes.actions)
+        )
+    if actions is None:
+        raise ValueError("choices: got outcomes without actions; wanted both, or a vfe.action.History.")
     seen = _column("outcomes", outcomes, len(model.outcomes))
     done = _column("actions", actions, len(model.controls))
     if seen.shape[:2] != done.shape[:2]:
@@ -74,7 +85,7 @@ def read_choices(
 def fit_choices(
     agent_of: AgentOf,
     outcomes: Any,
-    actions: Any,
+    actions: Any = None,
     *,
     prior: Mapping[str, ParameterPrior],
     mask: Any = None,

@@ -121,7 +121,7 @@ def fit_group(
 def fit_group_choices(
     agent_of: AgentOf,
     outcomes: Any,
-    actions: Any,
+    actions: Any = None,
     *,
     prior: Mapping[str, ParameterPrior],
     mask: Any = None,

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Choices(eqx.Module):
@@ -72,24 +72,3 @@ def predicted(agent: Any, choices: Choices) -> Int[Array, ""]:
     logs = choice_log_probabilities(agent, choices)
     best = agent.actions[jnp.argmax(logs, axis=1)]
     return ((best == choices.actions).all(-1) & choices.mask).sum()
-
-
-def simulate(agent: Any, world: Any, steps: int, key: PRNGKeyArray) -> Choices:
-    """What an agent sees and does in a world of JAX: (steps, …); one episode.
-
-    **Example:** `jax.vmap(lambda b, k: simulate(agent_of({"b": b}), world, 100, k))(values, keys)`.
-    """
-    start, key = jax.random.split(key)
-    place, outcome = world.reset(start)
-
-    def step(carry: Any, key: PRNGKeyArray) -> tuple[Any, tuple[Array, Array]]:
-        state, place, outcome = carry
-        choose, move = jax.random.split(key)
-        state, _ = agent.observe(state, outcome)
-        state, decision = agent.decide(state, choose)
-        place, later = world.step(place, decision.action, move)
-        return (state, place, later), (outcome, decision.action)
-
-    carry = (agent.init(), place, outcome)
-    _, (outcomes, actions) = jax.lax.scan(step, carry, jax.random.split(key, steps))
-    return Choices(outcomes, actions, jnp.ones(steps, bool), jnp.zeros(steps, bool))

@@ -1,7 +1,6 @@
 """Discrete worlds: categorical hidden states, tables of probabilities, beliefs carried through time."""
 
 from vfe.discrete import behaviour, worlds
-from vfe.discrete.agent import Agent, AgentState, Decision, OnlineLearning, Percept
 from vfe.discrete.agents.agent import Agent
 from vfe.discrete.agents.online_learning import OnlineLearning
 from vfe.discrete.agents.records import AgentState, Decision, Percept

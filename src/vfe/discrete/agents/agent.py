@@ -149,6 +149,11 @@ class Agent(AbstractAgent):
         return self.model.labels
 
     @property
+    def actions(self) -> Int[Array, "actions factors"]:
+        """Every joint action, in the order of `log_probabilities`."""
+        return self.choosing.actions
+
+    @property
     def options(self) -> Int[Array, "options factors"]:
         """The first action of every option."""
         return self.choosing.options
@@ -182,7 +187,7 @@ class Agent(AbstractAgent):
         return _decide(self, state, key)
 
     def log_probabilities(self, state: AgentState) -> Float[Array, " actions"]:
-        """ln p(u) of every joint action (`choosing.actions`) now, as `decide` would draw it.
+        """ln p(u) of every joint action (`actions`) now, as `decide` would draw it.
 
         **Raises:** `ValueError` for an agent without `action_precision`, or one that follows plans.
         """
@@ -315,12 +320,7 @@ def _take(agent: Agent, state: AgentState, action: Array) -> AgentState:
     learns = state.counts is not None and state.counts.E is not None
     if agent.infer_precision or learns:
         plan = _plan(agent, state.belief, state.precision, state.counts)
-        begins = (agent.options == action).all(1)
-        option = jnp.argmax(jnp.where(begins, plan.probabilities, -1.0))
-        taken = jax.nn.one_hot(option, len(begins))
-        if agent.choose == "policy" and agent.action_precision is not None:
-            logits = agent.action_precision * jnp.log(plan.probabilities)
-            taken = jnp.where(begins, jax.nn.softmax(jnp.where(begins, logits, -1e30)), 0.0)
+        option, taken = agent.choosing.given(plan.probabilities, action)
         state = eqx.tree_at(lambda s: (s.plan, s.option), state, (plan, option))
         state = _habits(agent, state, taken)
     return eqx.tree_at(lambda s: s.action, state, action)

@@ -120,7 +120,7 @@ class Policy:
         if self.state is None:
             self.state = _init(self.agent)
         outcome = self.world.outcome(observation, reward)
-        self.state, self.percept, self.decision = _turn(
+        _, self.state, self.percept, self.decision = _turn(
             self.agent, self.state, outcome, self._key, np.int32(self._calls)
         )
         self._calls += 1
@@ -183,7 +183,7 @@ def _course(
     reward, terminated, truncated = None, False, False
     for t in range(steps):
         outcome = world.outcome(observation, reward)
-        mind, percept, decision = _turn(agent, mind, outcome, going, np.int32(t))
+        seen, mind, percept, decision = _turn(agent, mind, outcome, going, np.int32(t))
         action = np.ravel(np.asarray(decision.action))
         ended = terminated or truncated
         given = 0.0 if reward is None else float(reward)
@@ -192,7 +192,8 @@ def _course(
         possible = np.asarray(getattr(percept, "possible", True))
         times.append((outcome, done, kept, bool(terminated), bool(truncated), given, possible))
         if ended:
-            mind = _restart(agent, mind)
+            # The last decision of an episode is not done, so nothing is learned from it.
+            mind = _restart(agent, seen)
             observation, _ = env.reset()
             reward, terminated, truncated = None, False, False
         elif t + 1 < steps:
@@ -213,10 +214,10 @@ def _init(agent: AbstractAgent) -> Any:
 
 
 @eqx.filter_jit
-def _turn(agent: AbstractAgent, state: Any, outcome: Any, key: Any, time: Any) -> tuple[Any, Any, Any]:
-    state, percept = agent.observe(state, outcome)
-    state, decision = agent.decide(state, jax.random.fold_in(key, time))
-    return state, percept, decision
+def _turn(agent: AbstractAgent, state: Any, outcome: Any, key: Any, time: Any) -> tuple[Any, Any, Any, Any]:
+    seen, percept = agent.observe(state, outcome)
+    acting, decision = agent.decide(seen, jax.random.fold_in(key, time))
+    return seen, acting, percept, decision
 
 
 @eqx.filter_jit

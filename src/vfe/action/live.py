@@ -130,12 +130,13 @@ def _course(agent: AbstractAgent, world: AbstractWorld, steps: int, keep: tuple[
         mind, place, outcome = carry
         to_decide, to_move, to_reset = jax.random.split(key, 3)
         mind, percept = agent.observe(mind, outcome)
-        mind, decision = agent.decide(mind, to_decide)
+        acting, decision = agent.decide(mind, to_decide)
         ended = world.ended(place)
         action = jnp.asarray(decision.action)
-        after = (mind, *world.step(place, action, to_move))
+        after = (acting, *world.step(place, action, to_move))
         if ended is not False:  # a world that never ends needs nothing of this
             ended = jnp.asarray(ended)
+            # The last decision of an episode is not done, so nothing is learned from it.
             anew = (agent.restart(mind), *world.reset(to_reset))
             after = jax.tree.map(functools.partial(jnp.where, ended), anew, after)
             action = jnp.where(ended, -1, action)

@@ -1,6 +1,6 @@
 """Discrete worlds: categorical hidden states, tables of probabilities, beliefs carried through time."""
 
-from vfe.discrete import worlds
+from vfe.discrete import behaviour, worlds
 from vfe.discrete.agents.agent import Agent
 from vfe.discrete.agents.hierarchical import HierarchicalAgent, HierarchicalState
 from vfe.discrete.agents.online_learning import OnlineLearning
@@ -66,6 +66,7 @@ __all__ = [
     "Soft",
     "Structured",
     "Terms",
+    "behaviour",
     "chain",
     "chain_values",
     "every_policy",

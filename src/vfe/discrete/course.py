@@ -21,9 +21,9 @@ LARGEST_PAIRS = 4096
 class Course(eqx.Module):
     """What was seen and done, in the form that everything is computed from.
 
-    `weights`: for every modality (*batch, time, readings, outcomes): how likely what was seen is under every
-    outcome; only ones where missing. `controls` (*batch, time − 1, factors); `present` (*batch, time):
-    false where a sequence is over.
+    `weights`: for every modality (*batch, time, readings, outcomes): how likely what was seen is under
+    every outcome; only ones where missing. `controls` (*batch, time − 1, factors); `present` (*batch,
+    time): false where a sequence is over.
     """
 
     weights: tuple[Float[Array, "*batch time readings outcomes"], ...]
@@ -77,8 +77,8 @@ def read(model: POMDP, y: Any, actions: Any, mask: Any, verb: str) -> Course:
         *sequence, t, f = (int(i) for i in bad[0])
         which = f" of sequence {sequence[0]}" if sequence else ""
         raise ValueError(
-            f"{verb}: got action {int(given[tuple(bad[0])])} at time {t}{which}, factor {f}, which has 0 to "
-            f"{model.controls[f] - 1}."
+            f"{verb}: got action {int(given[tuple(bad[0])])} at time {t}{which}, factor {f}, which has 0 "
+            f"to {model.controls[f] - 1}."
         )
     return Course(weights, given.astype(int), present)
 
@@ -92,8 +92,8 @@ def check_size(model: POMDP, course: Course, verb: str) -> None:
     """**Raises:** `ValueError` for more joint states and times than exact beliefs are kept for."""
     if not affordable(model, course):
         raise ValueError(
-            f"{verb}: got {model.joint_size} joint states at {course.present.size} times; exact beliefs are "
-            f"kept for {LARGEST} states and {ENTRIES} entries at most. For more give "
+            f"{verb}: got {model.joint_size} joint states at {course.present.size} times; exact beliefs "
+            f"are kept for {LARGEST} states and {ENTRIES} entries at most. For more give "
             "belief=vfe.discrete.MeanField() or vfe.discrete.Structured()."
         )
 

@@ -150,6 +150,11 @@ class Agent(AbstractAgent):
         return self.model.labels
 
     @property
+    def actions(self) -> Int[Array, "actions factors"]:
+        """Every joint action, in the order of `log_probabilities`."""
+        return self.choosing.actions
+
+    @property
     def options(self) -> Int[Array, "options factors"]:
         """The first action of every option."""
         return self.choosing.options
@@ -183,15 +188,20 @@ class Agent(AbstractAgent):
         return _decide(self, state, key)
 
     def log_probabilities(self, state: AgentState) -> Float[Array, " actions"]:
-        """ln p(u) of every joint action (`choosing.actions`) now, as `decide` would draw it.
+        """ln p(u) of every joint action (`actions`) now, as `decide` would draw it.
 
         **Raises:** `ValueError` for an agent without `action_precision`, or one that follows plans.
         """
         return _log_probabilities(self, state)
 
     def take(self, state: AgentState, action: Any) -> AgentState:
-        """The state after an action that someone else chose, such as a recorded one."""
-        return eqx.tree_at(lambda s: s.action, state, jnp.asarray(action, state.action.dtype))
+        """The state after an action that someone else chose, such as a recorded one.
+
+        Precision and habits go on from it as after `decide`: of the policies that begin with the action,
+        the one taken as chosen is the most probable; habits (of choose="policy") count them all, as
+        probable as they are given the action.
+        """
+        return _take(self, state, jnp.asarray(action, state.action.dtype))
 
 
 @eqx.filter_jit
@@ -293,15 +303,29 @@ def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentSt
     state = eqx.tree_at(
         lambda s: (s.action, s.plan, s.option, s.place), state, (action, plan, option, place)
     )
-    if agent.learning is not None and state.counts is not None and state.counts.E is not None:
-        taken = jax.nn.one_hot(option, len(plan.probabilities))
-        learning = agent.learning
-        counts = learn_habits(
-            state.counts, taken, rate=learning.rate, forgetting=learning.forgetting, prior=learning.counts
-        )
-        state = eqx.tree_at(lambda s: s.counts, state, counts)
+    state = _habits(agent, state, jax.nn.one_hot(option, len(plan.probabilities)))
     probabilities, G = plan.probabilities, plan.expected_free_energy
     return state, Decision(action, probabilities, G, plan.terms, state.precision, planned, plan.lost)
+
+
+def _habits(agent: Agent, state: AgentState, taken: Array) -> AgentState:
+    """The state after policies were taken with these probabilities, for an agent that learns habits."""
+    learning = agent.learning
+    if learning is None or state.counts is None or state.counts.E is None:
+        return state
+    options = {"rate": learning.rate, "forgetting": learning.forgetting, "prior": learning.counts}
+    return eqx.tree_at(lambda s: s.counts, state, learn_habits(state.counts, taken, **options))
+
+
+@eqx.filter_jit
+def _take(agent: Agent, state: AgentState, action: Array) -> AgentState:
+    learns = state.counts is not None and state.counts.E is not None
+    if agent.infer_precision or learns:
+        plan = _plan(agent, state.belief, state.precision, state.counts)
+        option, taken = agent.choosing.given(plan.probabilities, action)
+        state = eqx.tree_at(lambda s: (s.plan, s.option), state, (plan, option))
+        state = _habits(agent, state, taken)
+    return eqx.tree_at(lambda s: s.action, state, action)
 
 
 @eqx.filter_jit

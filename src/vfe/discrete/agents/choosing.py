@@ -75,6 +75,20 @@ class Choosing(eqx.Module):
         ]
         return sum(parts[1:], parts[0])
 
+    def given(
+        self, probabilities: Float[Array, " options"], action: Int[Array, " factors"]
+    ) -> tuple[Array, Float[Array, " options"]]:
+        """The most probable option that begins with an action, and how probable each is given the action.
+
+        Where actions are drawn without choosing a policy, the most probable one is taken to be meant.
+        """
+        begins = (self.options == action).all(1)
+        option = jnp.argmax(jnp.where(begins, probabilities, -1.0))
+        if self.among != "policy" or self.precision is None:
+            return option, jax.nn.one_hot(option, len(begins))
+        logits = jnp.where(begins, self.precision * jnp.log(probabilities), -1e30)
+        return option, jnp.where(begins, jax.nn.softmax(logits), 0.0)
+
     def _draw(self, logits: Array, key: PRNGKeyArray) -> Array:
         if self.precision is None:
             return jnp.argmax(logits)

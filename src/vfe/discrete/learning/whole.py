@@ -209,7 +209,7 @@ def _read(model: POMDP, y: Any, actions: Any, mask: Any) -> tuple[Course, bool]:
     holes = there.shape != given.shape[:2] or (np.diff(there.astype(int), axis=1) > 0).any()
     if holes or not there[:, :1].all():
         raise ValueError(
-            f"fit: got a mask of shape {np.shape(mask)} for outcomes of shape {np.shape(y)}; wanted "
+            f"fit: got a mask of shape {there.shape} for outcomes of shape {given.shape}; wanted "
             "(batch, time), true from the first time of every sequence to its last."
         )
     given = np.where(there.reshape(*there.shape, *[1] * (given.ndim - 2)), given, np.nan)

@@ -90,12 +90,10 @@ def mazes() -> None:
         state = agent.init()
         peer = peer_of(model, steps)
         jitted = eqx.filter_jit(peer_step)
-        seen = [jnp.array([0])] * 3
-        outcomes = jnp.zeros(3, int)
         beside(
             f"T-maze step, 125 policies, {averages}",
-            lambda a=agent, s=state: own_step(a, s, outcomes, KEY),
-            lambda p=peer, j=jitted: j(p, seen, p.D),
+            lambda a=agent, s=state: own_step(a, s, jnp.zeros(3, int), KEY),
+            lambda p=peer, j=jitted: j(p, [jnp.zeros(1, int)] * 3, p.D),
         )
         many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1000, *leaf.shape)), state)
         crowd = peer_of(model, steps, 1000)
@@ -106,7 +104,7 @@ def mazes() -> None:
             5,
         )
     calls = []
-    for t in range(50):
+    for _ in range(50):
         start = time.perf_counter()
         state, percept = agent.observe(state, [0, 0, 0])
         jax.block_until_ready(percept)
@@ -170,7 +168,10 @@ def grids() -> None:
             lambda i=infer, p=peer, s=states: i(p, s),
             5,
         )
-        memory = needed(own, table, belief, policies), needed(lambda p, q: p.infer_policies(q)[1], peer, states)
+        memory = (
+            needed(own, table, belief, policies),
+            needed(lambda p, q: p.infer_policies(q)[1], peer, states),
+        )
         print(f"memory: {memory[0]:.1f} MiB, {memory[1]:.1f} MiB, ratio {memory[0] / memory[1]:.3f}")
 
 

@@ -21,6 +21,7 @@ from vfe.discrete.learning.online import (
     learn_habits,
 )
 from vfe.discrete.planning.goal import Goal
+from vfe.discrete.planning.joint_nodes import possible_outcomes
 from vfe.discrete.planning.plan import Plan, first_actions, make_plan
 from vfe.discrete.planning.policies import Policies, every_policy, joint_actions
 from vfe.discrete.planning.policy_posterior import infer_precision
@@ -80,6 +81,7 @@ class Agent(AbstractAgent):
     goal: Goal | None
     learning: OnlineLearning | None
     plan_above: Any
+    possible: Int[Array, " outcomes"] | None
     infer_precision: bool = eqx.field(static=True)
     impossible: str = eqx.field(static=True)
 
@@ -141,6 +143,9 @@ class Agent(AbstractAgent):
         self.goal = goal
         self.learning = None if learning is None else jax.tree.map(jnp.asarray, learning)
         self.plan_above = plan_above
+        # Zeros among the counts stay zero, so that what cannot occur at first never will.
+        found = possible_outcomes(model if counts is None else counts.expected(model))
+        self.possible = None if found is None else jnp.asarray(found)
         self.infer_precision = infer_precision
         self.impossible = impossible
 
@@ -219,12 +224,19 @@ def _start(agent: Agent, counts: DirichletTables | None, precision: Array) -> Ag
     model = _believed(agent, counts)
     belief = joint(model, tuple(jnp.asarray(d) for d in model.D))
     zero = jnp.zeros((), int)
-    # Only its shape is of use before the first decision.
-    shapes = jax.eval_shape(lambda: _plan(agent, belief, precision, counts))
-    plan = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    plan = None
+    if _remembers(agent):
+        # Only its shape is of use before the first decision.
+        shapes = jax.eval_shape(lambda: _plan(agent, belief, precision, counts))
+        plan = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     end = zero + _length(agent)  # a policy that has come to its end: the first decision makes a plan
     action = jnp.zeros(len(agent.model.B), agent.choosing.actions.dtype)
     return AgentState(belief, action, zero, plan, zero, end, precision, counts, jnp.zeros_like(precision))
+
+
+def _remembers(agent: Agent) -> bool:
+    """Whether the last plan is needed again."""
+    return agent.infer_precision or agent.plan_above is not None
 
 
 def _believed(agent: Agent, counts: DirichletTables | None) -> POMDP:
@@ -243,6 +255,7 @@ def _plan(agent: Agent, belief: Any, precision: Array, counts: DirichletTables |
         A_counts=counts.A if counts is not None and "A_information" in weights else None,
         B_counts=counts.B if counts is not None and "B_information" in weights else None,
         goal=agent.goal,
+        possible=agent.possible,
     )
 
 
@@ -301,7 +314,10 @@ def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentSt
         planned = (state.place >= _length(agent)) | open_question
         plan, action, option, place = jax.lax.cond(planned, anew, onward)
     state = eqx.tree_at(
-        lambda s: (s.action, s.plan, s.option, s.place), state, (action, plan, option, place)
+        lambda s: (s.action, s.plan, s.option, s.place),
+        state,
+        (action, plan if _remembers(agent) else None, option, place),
+        is_leaf=lambda leaf: leaf is None,
     )
     state = _habits(agent, state, jax.nn.one_hot(option, len(plan.probabilities)))
     probabilities, G = plan.probabilities, plan.expected_free_energy
@@ -323,7 +339,9 @@ def _take(agent: Agent, state: AgentState, action: Array) -> AgentState:
     if agent.infer_precision or learns:
         plan = _plan(agent, state.belief, state.precision, state.counts)
         option, taken = agent.choosing.given(plan.probabilities, action)
-        state = eqx.tree_at(lambda s: (s.plan, s.option), state, (plan, option))
+        if agent.infer_precision:
+            state = eqx.tree_at(lambda s: s.plan, state, plan)
+        state = eqx.tree_at(lambda s: s.option, state, option)
         state = _habits(agent, state, taken)
     return eqx.tree_at(lambda s: s.action, state, action)
 

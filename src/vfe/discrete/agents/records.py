@@ -14,14 +14,14 @@ class AgentState(eqx.Module):
     """What an agent carries from step to step.
 
     `belief` (*states): about the states now; `action` (factors,): the last one; `time`: outcomes so far in
-    this episode; `plan`, `option`, `place`: the last plan, the option chosen from it, and how many of its
-    steps were taken; `precision`: γ.
+    this episode; `plan`, `option`, `place`: the last plan (where it is needed again), the option chosen
+    from it, and how many of its steps were taken; `precision`: γ.
     """
 
     belief: Any
     action: Int[Array, " factors"]
     time: Int[Array, ""]
-    plan: Plan
+    plan: Plan | None
     option: Int[Array, ""]
     place: Int[Array, ""]
     precision: Float[Array, ""]

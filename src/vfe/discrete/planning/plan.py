@@ -6,8 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vfe.discrete.planning.expected_free_energy import Counts, expected_free_energy
+from vfe.discrete.planning.expected_free_energy import expected_free_energy
 from vfe.discrete.planning.goal import Goal
+from vfe.discrete.planning.nodes import Counts
 from vfe.discrete.planning.policies import Policies
 from vfe.discrete.planning.policy_posterior import policy_posterior
 from vfe.discrete.planning.predicted import joint
@@ -40,12 +41,13 @@ def make_plan(
     A_counts: Counts = None,
     B_counts: Counts = None,
     goal: Goal | None = None,
+    possible: Int[Array, " outcomes"] | None = None,
 ) -> Plan:
     """G and q of every policy of a list, or of every action of a search.
 
     **Example:** `make_plan(model, belief, every_policy(model, 2), Terms(), 16.0).probabilities`.
     """
-    extras: Any = {"A_counts": A_counts, "B_counts": B_counts, "goal": goal}
+    extras: Any = {"A_counts": A_counts, "B_counts": B_counts, "goal": goal, "possible": possible}
     log_habit = 0.0 if model.E is None else jnp.log(jnp.asarray(model.E))
     if isinstance(how, Search):
         found = search(model, joint(model, belief), how, terms, precision=precision, **extras)

@@ -27,6 +27,7 @@ class Level(eqx.Module):
     parents: Int[np.ndarray, "a n"]
     place: Int[np.ndarray, " prefixes"]
     of_policy: Int[np.ndarray, " policies"]
+    complete: bool = eqx.field(static=True)
 
 
 class Policies(eqx.Module):
@@ -126,16 +127,17 @@ def _levels(sequences: np.ndarray) -> tuple[Level, ...]:
     for step in range(sequences.shape[1]):
         actions, which = np.unique(sequences[:, step], axis=0, return_inverse=True)
         prefixes, of_policy = np.unique(np.stack([which.ravel(), before], -1), axis=0, return_inverse=True)
-        before = of_policy.ravel()
-        levels.append(_level(actions, prefixes, before))
+        count, before = before.max() + 1, of_policy.ravel()
+        levels.append(_level(actions, prefixes, before, count))
     return tuple(levels)
 
 
-def _level(actions: np.ndarray, rows: np.ndarray, of_policy: np.ndarray) -> Level:
+def _level(actions: np.ndarray, rows: np.ndarray, of_policy: np.ndarray, before: int) -> Level:
     counts = np.bincount(rows[:, 0], minlength=len(actions))
     width = counts.max()
     # Prefixes are sorted by action, so that each action's are consecutive.
     column = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     parents = np.zeros((len(actions), width), int)
     parents[rows[:, 0], column] = rows[:, 1]
-    return Level(actions, parents, rows[:, 0] * width + column, of_policy)
+    complete = bool((counts == before).all() and (parents == np.arange(before)).all())
+    return Level(actions, parents, rows[:, 0] * width + column, of_policy, complete)

@@ -7,18 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from vfe.discrete.planning.expected_free_energy import (
-    Counts,
-    Prepared,
-    prepare,
-    state_terms,
-    transition_terms,
-)
 from vfe.discrete.planning.goal import Goal
+from vfe.discrete.planning.joint_nodes import joint_nodes, joint_outcomes
+from vfe.discrete.planning.nodes import Counts
 from vfe.discrete.planning.policies import check_horizon, joint_actions
-from vfe.discrete.planning.predicted import by_factor, likelihoods, next_states
 from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
 
@@ -101,6 +95,7 @@ def search(
     A_counts: Counts = None,
     B_counts: Counts = None,
     goal: Goal | None = None,
+    possible: Int[Array, " outcomes"] | None = None,
 ) -> Searched:
     """G of every action when what is seen after it changes what is done next.
 
@@ -111,7 +106,8 @@ def search(
     kept stand for all; where none was kept, the average over that depth does. Beliefs about A and B do
     not change within the tree.
 
-    **Arguments:** `belief` (*states), over joint states; `precision`: γ of the later choices.
+    **Arguments:** `belief` (*states), over joint states; `precision`: γ of the later choices;
+    the rest as `expected_free_energy`.
 
     **Raises:** as `expected_free_energy`.
 
@@ -120,45 +116,26 @@ def search(
     **Source:** Friston, Da Costa, Hafner, Hesp and Parr 2021, "Sophisticated inference".
     """
     terms = Terms() if terms is None else terms
-    prepared = prepare(model, terms, A_counts, B_counts, goal)
+    kind = joint_nodes(model, belief, terms, A_counts, B_counts, goal, possible)
     actions = jnp.asarray(joint_actions(model))
-    chances = likelihoods(model)
-    belief = jnp.asarray(belief)
-    now = by_factor(belief)
-    beliefs, reach = belief[None], jnp.ones(1, belief.dtype)
+    chances = joint_outcomes(model, possible)
+    nodes = kind.start(belief)
+    reach = jnp.ones(1, nodes.dtype)
     costs, families, lost = [], [], []
     for step in range(settings.horizon):
-        after, cost = _look(model, terms, prepared, goal, now, beliefs, actions, step)
-        costs.append(cost)
+        after, moved = kind.onward(nodes, actions, None)
+        count = after.shape[:2]
+        values = kind.values(after.reshape(-1, after.shape[2]), step)
+        values = {name: value.reshape(count) for name, value in values.items()}
+        costs.append(terms.total({**values, **moved}).T)
         if step + 1 < settings.horizon:
-            beliefs, reach, family, dropped = _grow(chances, settings, after, reach)
+            nodes, reach, family, dropped = _grow(chances, settings, jnp.swapaxes(after, 0, 1), reach)
             families.append(family)
             lost.append(dropped)
     total = costs.pop()
     for cost, family in zip(reversed(costs), reversed(families), strict=True):
         total = cost + _expected_later(settings, precision, total, family, cost.shape)
     return Searched(total[0], actions, jnp.stack(lost) if lost else jnp.zeros(0))
-
-
-def _look(
-    model: POMDP,
-    terms: Terms,
-    prepared: Prepared,
-    goal: Goal | None,
-    now: tuple[Array, ...],
-    beliefs: Array,
-    actions: Array,
-    step: int,
-) -> tuple[Array, Array]:
-    """The next beliefs (nodes, actions, *states) and G of the step alone (nodes, actions)."""
-
-    def one(before: Array, controls: Array) -> tuple[Array, Array]:
-        after = next_states(model, before, controls)
-        values = state_terms(model, terms, prepared, goal, now, after, step)
-        values |= transition_terms(model, terms, prepared, before, controls, after)
-        return after, terms.total(values)
-
-    return jax.vmap(lambda q: jax.vmap(lambda u: one(q, u))(actions))(beliefs)
 
 
 def _grow(
@@ -187,7 +164,7 @@ def _grow(
     place = jnp.full(edges, -1).at[groups].set(jnp.arange(width))[group]
     probability = jnp.where((weight > 0) & (place >= 0), outcome[pair, seen], 0.0)
     dropped = 1 - kept.sum() / jnp.where(mass.sum() > 0, mass.sum(), 1.0)
-    beliefs = posterior[jnp.clip(first, 0, edges - 1)].reshape(width, *after.shape[2:])
+    beliefs = posterior[jnp.clip(first, 0, edges - 1)]
     return beliefs, kept, Family(pair, probability, place, kept), jnp.maximum(dropped, 0.0)
 
 

@@ -258,6 +258,21 @@ def test_an_environment_is_lived_in():
     assert_close(history.percepts.factors[0], np.eye(4)[history.outcomes[:, 0]], 1e-6)
 
 
+def test_an_endless_environment_goes_on_at_the_start():
+    """The agent is not restarted: that 3 is followed by 0 is a move like any other, and actions go on."""
+    right, left = np.eye(4)[:, [1, 2, 3, 0]], np.eye(4)[:, [0, 0, 1, 0]]
+    moves = np.stack([right, left], -1)
+    model = vfe.discrete.POMDP([np.eye(4), corridor_model().A[1]], [moves], D=[[1.0, 0, 0, 0]])
+    world = vfe.action.GymnasiumWorld(Corridor(), rewards=(0.0, 1.0), endless=True)
+    history = vfe.live(Wanderer(model, 0.5), world, 40, KEY)
+    assert history.terminated.sum() > 2
+    assert (np.asarray(history.actions) >= 0).all()
+    known = vfe.filter(
+        model, np.where(history.outcomes < 0, np.nan, history.outcomes), actions=history.actions[:-1]
+    )
+    assert_close(known.surprise, np.zeros(40), 1e-9)
+
+
 def test_episodes_cut_short_are_told_apart():
     env = gymnasium.wrappers.TimeLimit(Corridor(), max_episode_steps=2)
     model = vfe.discrete.POMDP([np.eye(4)], corridor_model().B, D=[[1.0, 0, 0, 0]])

@@ -16,6 +16,7 @@ from vfe.discrete.states.joint import joint_likelihood, marginal, move
 class Percept(eqx.Module):
     factors: Any
     free_energy: Any
+    possible: Any
 
 
 class Decision(eqx.Module):
@@ -29,6 +30,7 @@ class Wanderer(AbstractAgent):
 
     model: vfe.discrete.POMDP
     tilt: Any = 0.0
+    impossible: str = eqx.field(static=True, default="error")
 
     def init(self):
         prior = jnp.ones(())
@@ -42,8 +44,9 @@ class Wanderer(AbstractAgent):
         names = self.model.labels.modalities
         observed = {name: -jnp.log(mass) / len(names) for name in names}
         energy = vfe.FreeEnergy(observed, {}, {}, None, jnp.ones(()), vfe.Kind.exact, (), names)
-        belief = both / mass
-        return belief, Percept(tuple(marginal(belief, (f,)) for f in range(belief.ndim)), energy)
+        belief = jnp.where(mass > 0, both / jnp.where(mass > 0, mass, 1.0), state)
+        factors = tuple(marginal(belief, (f,)) for f in range(belief.ndim))
+        return belief, Percept(factors, energy, mass > 0)
 
     def decide(self, state, key):
         counts = self.model.controls

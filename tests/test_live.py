@@ -1,5 +1,9 @@
 """The loop of agent and world: its order, its axes, its episodes, what it keeps and what it refuses."""
 
+import re
+import runpy
+from pathlib import Path
+
 import equinox as eqx
 import gymnasium
 import jax
@@ -122,14 +126,13 @@ def test_a_history_may_be_small():
 
 
 def test_outcomes_held_impossible_are_an_error():
-    """An agent that is sure of the arm, in a world where it is the other one, that pays for certain."""
-    sure = tmaze(reward_probability=1.0)
+    """An agent in the left arm, sure that this is the better one, where the right one is, for certain."""
+    sure = eqx.tree_at(lambda m: m.D[0], tmaze(reward_probability=1.0), np.eye(4)[1])
     wrong, right = (eqx.tree_at(lambda m: m.D[1], sure, np.eye(2)[arm]) for arm in range(2))
-    with pytest.raises(ValueError, match=r"outcomes \[1, 2, 0\] at time 1 are impossible"):
-        vfe.live(vfe.discrete.Agent(wrong, 1), right, 3, KEY)
-    skips = vfe.discrete.Agent(wrong, 1, impossible="skip")
-    history = vfe.live(skips, right, 3, KEY)
-    assert np.isinf(np.asarray(history.percepts.free_energy.total)).tolist() == [False, True, True]
+    with pytest.raises(ValueError, match=r"outcomes \[1, 2, 0\] at time 0, run 0 are impossible"):
+        vfe.live(Wanderer(wrong), right, 6, KEY, repeats=2)
+    history = vfe.live(Wanderer(wrong, impossible="skip"), right, 6, KEY, repeats=2)
+    assert np.isinf(np.asarray(history.percepts.free_energy.total)).all()
 
 
 def test_dataset_has_the_names(maze):
@@ -319,6 +322,12 @@ def test_an_agent_is_a_policy():
             observation, reward, ended, _, _ = env.step(action)
     assert actions == history.actions[:, 0].tolist()
     assert_close(policy.percept.factors[0], history.percepts.factors[0][-1], 1e-6)
+
+
+def test_the_example_runs(capsys):
+    path = Path(__file__).parent.parent / "examples" / "frozen_lake.py"
+    runpy.run_path(str(path))["main"](steps=310, seeds=1, horizon=1)
+    assert re.search(r"steps +300 to +600: goal in 0 of \d+ episodes .*at random", capsys.readouterr().out)
 
 
 class Continuous(Corridor):

@@ -83,6 +83,31 @@ class Counter(AbstractAgent):
         return {**state, "steps": jnp.zeros((), int)}
 
 
+class Coin(AbstractAgent):
+    """Does 1 with the probability 1 / (1 + exp(−tilt)), else 0."""
+
+    tilt: Any = 0.0
+
+    def init(self):
+        return jnp.zeros((), int)
+
+    def observe(self, state, outcome):
+        return state + 1, {"outcome": outcome}
+
+    def decide(self, state, key):
+        return state, Toss(
+            jax.random.bernoulli(key, jax.nn.sigmoid(self.tilt))[None].astype(int), self.tilt
+        )
+
+    def restart(self, state):
+        return self.init()
+
+
+class Toss(eqx.Module):
+    action: Any
+    tilt: Any
+
+
 class Action(eqx.Module):
     action: Any
 

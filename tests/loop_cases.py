@@ -16,6 +16,7 @@ from vfe.discrete.states.joint import joint_likelihood, marginal, move
 class Percept(eqx.Module):
     factors: Any
     free_energy: Any
+    possible: Any
 
 
 class Decision(eqx.Module):
@@ -29,6 +30,7 @@ class Wanderer(AbstractAgent):
 
     model: vfe.discrete.POMDP
     tilt: Any = 0.0
+    impossible: str = eqx.field(static=True, default="error")
 
     def init(self):
         prior = jnp.ones(())
@@ -42,8 +44,9 @@ class Wanderer(AbstractAgent):
         names = self.model.labels.modalities
         observed = {name: -jnp.log(mass) / len(names) for name in names}
         energy = vfe.FreeEnergy(observed, {}, {}, None, jnp.ones(()), vfe.Kind.exact, (), names)
-        belief = both / mass
-        return belief, Percept(tuple(marginal(belief, (f,)) for f in range(belief.ndim)), energy)
+        belief = jnp.where(mass > 0, both / jnp.where(mass > 0, mass, 1.0), state)
+        factors = tuple(marginal(belief, (f,)) for f in range(belief.ndim))
+        return belief, Percept(factors, energy, mass > 0)
 
     def decide(self, state, key):
         counts = self.model.controls
@@ -78,6 +81,31 @@ class Counter(AbstractAgent):
 
     def restart(self, state):
         return {**state, "steps": jnp.zeros((), int)}
+
+
+class Coin(AbstractAgent):
+    """Does 1 with the probability 1 / (1 + exp(−tilt)), else 0."""
+
+    tilt: Any = 0.0
+
+    def init(self):
+        return jnp.zeros((), int)
+
+    def observe(self, state, outcome):
+        return state + 1, {"outcome": outcome}
+
+    def decide(self, state, key):
+        return state, Toss(
+            jax.random.bernoulli(key, jax.nn.sigmoid(self.tilt))[None].astype(int), self.tilt
+        )
+
+    def restart(self, state):
+        return self.init()
+
+
+class Toss(eqx.Module):
+    action: Any
+    tilt: Any
 
 
 class Action(eqx.Module):

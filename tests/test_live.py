@@ -1,5 +1,9 @@
 """The loop of agent and world: its order, its axes, its episodes, what it keeps and what it refuses."""
 
+import re
+import runpy
+from pathlib import Path
+
 import equinox as eqx
 import gymnasium
 import jax
@@ -7,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close
-from loop_cases import Corridor, Counter, Echo, Rooms, Wanderer
+from loop_cases import Coin, Corridor, Counter, Echo, Rooms, Wanderer
 from PIL import Image
 
 import vfe
@@ -90,31 +94,32 @@ def test_what_was_learned_outlives_an_episode():
 
 def test_each_agent_lives_as_it_would_alone():
     tilts = jnp.array([0.0, 1.0, -1.0])
-    together = vfe.live(lambda tilt: Wanderer(MAZE, tilt), MAZE, 6, KEY, each=tilts, repeats=2)
+    together = vfe.live(Coin, Echo(), 20, KEY, each=tilts, repeats=2)
     assert together.axes == ("agent", "run")
-    assert together.outcomes.shape == (3, 2, 6, 3)
+    assert together.outcomes.shape == (3, 2, 20, 1)
     keys = jax.random.split(KEY, (3, 2))
-    alone = vfe.live(Wanderer(MAZE, tilts[2]), MAZE, 6, keys[2, 1])
+    alone = vfe.live(Coin(tilts[2]), Echo(), 20, keys[2, 1])
     one = together[2, 1]
     assert one.axes == ()
     assert together[2].axes == ("run",)
     assert one.outcomes.tolist() == alone.outcomes.tolist()
-    assert_close(one.decisions.policy_probabilities, alone.decisions.policy_probabilities, 1e-6)
+    assert together.decisions.tilt[:, 0, 0].tolist() == tilts.tolist()
     with pytest.raises(IndexError, match=r"history\[3\]: .*'agent': 3"):
         together[3]
 
 
 def test_runs_differ_and_repeat_themselves():
-    history = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64)
+    history = vfe.live(Coin(), Echo(), 20, KEY, repeats=64)
     assert history.axes == ("run",)
-    assert len({str(row) for row in history.actions.tolist()}) > 30
-    again = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64)
+    assert len({str(row) for row in history.actions.tolist()}) == 64
+    assert abs(float(history.actions.mean()) - 0.5) < 5 * np.sqrt(0.25 / (64 * 20))
+    again = vfe.live(Coin(), Echo(), 20, KEY, repeats=64)
     assert again.actions.tolist() == history.actions.tolist()
 
 
 def test_a_history_may_be_small():
-    whole = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64)
-    small = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64, keep=())
+    whole = vfe.live(Coin(), Echo(), 20, KEY, repeats=64)
+    small = vfe.live(Coin(), Echo(), 20, KEY, repeats=64, keep=())
     assert (small.percepts, small.decisions, small.world_states) == (None, None, None)
     assert small.actions.tolist() == whole.actions.tolist()
     assert "free_energy" not in small.to_xarray()
@@ -122,14 +127,13 @@ def test_a_history_may_be_small():
 
 
 def test_outcomes_held_impossible_are_an_error():
-    """An agent that is sure of the arm, in a world where it is the other one, that pays for certain."""
-    sure = tmaze(reward_probability=1.0)
+    """An agent in the left arm, sure that this is the better one, where the right one is, for certain."""
+    sure = eqx.tree_at(lambda m: m.D[0], tmaze(reward_probability=1.0), np.eye(4)[1])
     wrong, right = (eqx.tree_at(lambda m: m.D[1], sure, np.eye(2)[arm]) for arm in range(2))
-    with pytest.raises(ValueError, match=r"outcomes \[1, 2, 0\] at time 1 are impossible"):
-        vfe.live(vfe.discrete.Agent(wrong, 1), right, 3, KEY)
-    skips = vfe.discrete.Agent(wrong, 1, impossible="skip")
-    history = vfe.live(skips, right, 3, KEY)
-    assert np.isinf(np.asarray(history.percepts.free_energy.total)).tolist() == [False, True, True]
+    with pytest.raises(ValueError, match=r"outcomes \[1, 2, 0\] at time 0 are impossible"):
+        vfe.live(Wanderer(wrong), right, 12, KEY)
+    history = vfe.live(Wanderer(wrong, impossible="skip"), right, 12, KEY)
+    assert np.isinf(np.asarray(history.percepts.free_energy.total)).all()
 
 
 def test_dataset_has_the_names(maze):
@@ -139,7 +143,7 @@ def test_dataset_has_the_names(maze):
     assert_close(data["free_energy_by_level"].sum("level"), data["free_energy"], 1e-6)
     assert data["expected_free_energy"].dims == data["policy_probabilities"].dims == ("time", "policy")
     assert data["state_of_better arm"].values.tolist() == maze.world_states.states[:, 1].tolist()
-    several = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64).to_xarray()
+    several = vfe.live(Coin(), Echo(), 20, KEY, repeats=64).to_xarray()
     assert dict(several.sizes)["run"] == 64
     assert several["outcomes"].dims == ("run", "time", "modality")
 
@@ -170,7 +174,7 @@ def test_figure_shows_every_part(maze):
         assert any(part in title for title in titles), part
     assert not any("action: better arm" in title for title in titles)  # it cannot be moved
     plt.close(figure)
-    several = vfe.live(Wanderer(MAZE), MAZE, 6, KEY, repeats=64)
+    several = vfe.live(Coin(), Echo(), 20, KEY, repeats=64)
     with pytest.raises(ValueError, match=r"history\[0\]\.plot"):
         several.plot()
 
@@ -258,6 +262,21 @@ def test_an_environment_is_lived_in():
     assert_close(history.percepts.factors[0], np.eye(4)[history.outcomes[:, 0]], 1e-6)
 
 
+def test_an_endless_environment_goes_on_at_the_start():
+    """The agent is not restarted: that 3 is followed by 0 is a move like any other, and actions go on."""
+    right, left = np.eye(4)[:, [1, 2, 3, 0]], np.eye(4)[:, [0, 0, 1, 0]]
+    moves = np.stack([right, left], -1)
+    model = vfe.discrete.POMDP([np.eye(4), corridor_model().A[1]], [moves], D=[[1.0, 0, 0, 0]])
+    world = vfe.action.GymnasiumWorld(Corridor(), rewards=(0.0, 1.0), endless=True)
+    history = vfe.live(Wanderer(model, 0.5), world, 40, KEY)
+    assert history.terminated.sum() > 2
+    assert (np.asarray(history.actions) >= 0).all()
+    known = vfe.filter(
+        model, np.where(history.outcomes < 0, np.nan, history.outcomes), actions=history.actions[:-1]
+    )
+    assert_close(known.surprise, np.zeros(40), 1e-9)
+
+
 def test_episodes_cut_short_are_told_apart():
     env = gymnasium.wrappers.TimeLimit(Corridor(), max_episode_steps=2)
     model = vfe.discrete.POMDP([np.eye(4)], corridor_model().B, D=[[1.0, 0, 0, 0]])
@@ -304,6 +323,12 @@ def test_an_agent_is_a_policy():
             observation, reward, ended, _, _ = env.step(action)
     assert actions == history.actions[:, 0].tolist()
     assert_close(policy.percept.factors[0], history.percepts.factors[0][-1], 1e-6)
+
+
+def test_the_example_runs(capsys):
+    path = Path(__file__).parent.parent / "examples" / "frozen_lake.py"
+    runpy.run_path(str(path))["main"](steps=310, seeds=1, horizon=1)
+    assert re.search(r"steps +300 to +600: goal in 0 of \d+ episodes .*at random", capsys.readouterr().out)
 
 
 class Continuous(Corridor):

@@ -20,7 +20,9 @@ class GymnasiumWorld:
     **Arguments:** `env`: what `gymnasium.make` returns; `rewards`: the rewards that it gives, in rising
     order; if given, the last modality says which of them came (nothing at the start of an episode), so
     that preferences C can be about it; `factors`: the entries of the agent's action that are given to the
-    environment; those of its model with more than one control if not given.
+    environment; those of its model with more than one control if not given; `endless`: an episode that
+    ends by itself goes on at the start of the next one, a transition like any other, from which an agent
+    that learns B learns what comes after the end (one that is cut short restarts the agent as ever).
 
     `outcomes`, `controls`: their numbers by modality and by entry of the environment's action.
 
@@ -34,7 +36,12 @@ class GymnasiumWorld:
     """
 
     def __init__(
-        self, env: Any, *, rewards: Sequence[float] | None = None, factors: Sequence[int] | None = None
+        self,
+        env: Any,
+        *,
+        rewards: Sequence[float] | None = None,
+        factors: Sequence[int] | None = None,
+        endless: bool = False,
     ):
         if not is_environment(env):
             raise TypeError(
@@ -56,6 +63,7 @@ class GymnasiumWorld:
                 f"GymnasiumWorld: got factors={self.factors}; wanted {len(self.actions.sizes)}, one for "
                 f"each part of the action space {env.action_space}."
             )
+        self.endless = bool(endless)
         more = () if self.rewards is None else (len(self.rewards),)
         self.outcomes: tuple[int, ...] = (*self.observations.sizes, *more)
         self.controls: tuple[int, ...] = self.actions.sizes
@@ -185,15 +193,15 @@ def _course(
         outcome = world.outcome(observation, reward)
         seen, mind, percept, decision = _turn(agent, mind, outcome, going, np.int32(t))
         action = np.ravel(np.asarray(decision.action))
-        ended = terminated or truncated
+        ended = truncated or (terminated and not world.endless)
         given = 0.0 if reward is None else float(reward)
         done = np.full_like(action, -1) if ended else action
         kept = kept_of(keep, percept, decision, None)
         possible = np.asarray(getattr(percept, "possible", True))
         times.append((outcome, done, kept, bool(terminated), bool(truncated), given, possible))
-        if ended:
+        if ended or terminated:
             # The last decision of an episode is not done, so nothing is learned from it.
-            mind = _restart(agent, seen)
+            mind = _restart(agent, seen) if ended else mind
             observation, _ = env.reset()
             reward, terminated, truncated = None, False, False
         elif t + 1 < steps:

@@ -28,7 +28,8 @@ class History(eqx.Module):
     """The course of an agent in its world; every array has the leading axes `axes` (agent, run, if any).
 
     - `outcomes` (time, modalities): what was sensed, −1 where nothing was.
-    - `actions` (time, factors): the control of each factor that followed, −1 where an episode ended.
+    - `actions` (time, factors): the control of each factor that followed, −1 where an episode ended (and
+      the world is not an endless one).
     - `percepts`, `decisions`: what the agent's `observe` and `decide` returned, with an axis time; None
       where they were not kept.
     - `agent_state`, `world_state`: after the last step.
@@ -58,7 +59,7 @@ class History(eqx.Module):
 
     @property
     def ended(self) -> Bool[Array, "*lead time"]:
-        """(time,): whether an episode ended with this sensation, for whatever reason."""
+        """(time,): whether an episode ended with this sensation, by itself or because it was cut."""
         return jnp.logical_or(self.terminated, self.truncated)
 
     @property

@@ -109,7 +109,7 @@ def mazes() -> None:
         state, percept = agent.observe(state, [0, 0, 0])
         jax.block_until_ready(percept)
         middle = time.perf_counter()
-        after, decision = agent.decide(state, KEY)
+        _, decision = agent.decide(state, KEY)
         jax.block_until_ready(decision)
         calls.append((middle - start, time.perf_counter() - middle))
         state = agent.init()

@@ -162,7 +162,7 @@ def test_information_of_two_readings_is_less_than_twice_that_of_one():
 
 def test_prefixes_are_shared_and_policies_keep_their_order(maze):
     policies = every_policy(maze, 3)
-    assert [len(level.place) for level in policies.levels] == [4, 16, 64]
+    assert [level.of_policy.max() + 1 for level in policies.levels] == [4, 16, 64]
     belief = np.multiply.outer(maze.D[0], maze.D[1])
     everything = expected_free_energy(maze, belief, policies).total
     some = np.array([5, 63, 0, 17])

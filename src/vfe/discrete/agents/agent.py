@@ -290,7 +290,8 @@ def _precision(agent: Agent, model: POMDP, state: AgentState, outcome: Array) ->
     most = -jnp.log(jnp.finfo(state.precision.dtype).eps)
     F = jnp.minimum(jax.vmap(surprise)(agent.options), most)
     habit = 0.0 if model.E is None else jnp.log(jnp.asarray(model.E))
-    G = state.plan.expected_free_energy
+    plan: Any = state.plan  # kept, since it is needed here
+    G = plan.expected_free_energy
     return infer_precision(G, F, habit, rate=1 / agent.precision).precision
 
 
@@ -302,8 +303,9 @@ def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentSt
         # A combination of controls that begins no policy cannot be followed further.
         return plan, action, option, jnp.where(found, 1, _length(agent)).astype(state.place.dtype)
 
-    def onward() -> tuple[Plan, Array, Array, Array]:
-        action = agent.plan.sequences[state.option, state.place]
+    def onward() -> tuple[Any, Array, Array, Array]:
+        policies: Any = agent.plan  # a search is not followed
+        action = policies.sequences[state.option, state.place]
         return state.plan, action, state.option, state.place + 1
 
     if agent.plan_above is None:

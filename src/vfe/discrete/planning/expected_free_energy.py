@@ -68,10 +68,10 @@ def expected_free_energy(
     nodes = kind.start(belief)
     found: dict[str, list[Array]] = {name: [] for name in terms.weights}
     for step, level in enumerate(policies.levels):
-        parents = None if level.complete else jnp.asarray(level.parents)
+        parents = None if level.parents is None else jnp.asarray(level.parents)
         reached, moved = kind.onward(nodes, jnp.asarray(level.actions), parents)
         nodes, moved = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), (reached, moved))
-        if not level.complete:
+        if level.place is not None:
             place = jnp.asarray(level.place)
             nodes, moved = jax.tree.map(lambda r, at=place: r[at], (nodes, moved))
         for name, value in {**kind.values(nodes, step), **moved}.items():

@@ -20,14 +20,14 @@ class Level(eqx.Module):
 
     `actions` (a, factors): the actions that occur at this step; `parents` (a, n): the prefixes they follow,
     by number in the level before, filled up with the first; `place` (prefixes,): where in that table each
-    prefix stands; `of_policy` (policies,): the prefix of every policy.
+    prefix stands; `of_policy` (policies,): the prefix of every policy. `parents` and `place` are None where
+    every action follows every prefix, in order: nothing needs to be looked up then.
     """
 
     actions: Int[np.ndarray, "a factors"]
-    parents: Int[np.ndarray, "a n"]
-    place: Int[np.ndarray, " prefixes"]
+    parents: Int[np.ndarray, "a n"] | None
+    place: Int[np.ndarray, " prefixes"] | None
     of_policy: Int[np.ndarray, " policies"]
-    complete: bool = eqx.field(static=True)
 
 
 class Policies(eqx.Module):
@@ -140,4 +140,6 @@ def _level(actions: np.ndarray, rows: np.ndarray, of_policy: np.ndarray, before:
     parents = np.zeros((len(actions), width), int)
     parents[rows[:, 0], column] = rows[:, 1]
     complete = bool((counts == before).all() and (parents == np.arange(before)).all())
-    return Level(actions, parents, rows[:, 0] * width + column, of_policy, complete)
+    if complete:
+        return Level(actions, None, None, of_policy)
+    return Level(actions, parents, rows[:, 0] * width + column, of_policy)

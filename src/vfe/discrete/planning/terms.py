@@ -76,7 +76,7 @@ class Terms(eqx.Module):
 
     def total(self, values: dict[str, Array]) -> Array:
         """G of the values of the terms, summed by weight and sign. **Example:** `terms.total(values)`."""
-        parts = [SIGNS[name] * weight * values[name] for name, weight in self.weights.items()]
+        parts: list[Any] = [SIGNS[name] * weight * values[name] for name, weight in self.weights.items()]
         return sum(parts[1:], parts[0])
 
 
@@ -85,7 +85,8 @@ def only(names: Sequence[str]) -> Terms:
     unknown = [name for name in names if name not in SIGNS]
     if unknown:
         raise ValueError(f"only: got {unknown}; the terms are {list(SIGNS)}.")
-    return Terms(**{name: 1.0 if name in names else None for name in SIGNS})
+    weights: dict[str, Any] = {name: 1.0 if name in names else None for name in SIGNS}
+    return Terms(**weights)
 
 
 def surprise_alone() -> Terms:

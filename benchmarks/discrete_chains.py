@@ -35,6 +35,7 @@ def random_chain(states, steps, seed=0):
 
 
 def main():
+    """The whole table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--states", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])

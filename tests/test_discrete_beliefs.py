@@ -186,7 +186,7 @@ def test_factorised_filter():
 
 def test_predictions_by_policy():
     """Joint predictions are products of transition matrices; those of a product its marginals' products."""
-    data, model = read("random_13")
+    model = read("random_13")[1]
     policies = np.array([[[0, 0], [1, 1], [0, 1]], [[1, 0], [1, 0], [0, 0]]])
     with jax.enable_x64(True):
         belief = np.random.default_rng(0).dirichlet(np.ones(6)).reshape(3, 2)
@@ -207,7 +207,7 @@ def test_predictions_by_policy():
 
 
 def test_beyond_what_can_be_summed():
-    """20 factors: no exact value, F finite and its gap unknown; what no state can cause is still refused."""
+    """20 factors: no exact value, F finite, its gap unknown; what no state can cause is refused."""
     sees = np.array([[0.9, 0.2], [0.1, 0.8], [0.0, 0.0]])
     model = POMDP(
         A=[sees] * 20,
@@ -253,9 +253,12 @@ def test_bad_beliefs_and_methods():
         vfe.smooth(model, [0, 0], belief=MeanField(), method=vfe.dynamics.ParallelInTime())
     with pytest.raises(ValueError, match='"error" or "skip"'):
         vfe.smooth(model, [0, 0], impossible="ignore")
-    with pytest.raises(ValueError, match="wanted vfe.dynamics.Sequential"):
+    with pytest.raises(ValueError, match=r"wanted vfe\.dynamics\.Sequential"):
         vfe.smooth(model, [0, 0], method="parallel")
     with pytest.raises(ValueError, match="skip"):
         vfe.smooth(model, [0, 0], impossible="skip", method=vfe.dynamics.ParallelInTime())
     with pytest.raises(ValueError, match="time 1 are impossible"):
         vfe.smooth(model, [0, 1], belief=MeanField())
+    large = vfe.discrete.HiddenMarkov(np.full((2, 64), 0.5), np.full(64, 1 / 64), np.eye(64))
+    with pytest.raises(ValueError, match="81920000 entries"):
+        vfe.filter(large, np.zeros(20_000), method=vfe.dynamics.ParallelInTime())

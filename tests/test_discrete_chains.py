@@ -194,7 +194,7 @@ def test_many_joint_states_are_cheap():
 
 
 def test_the_chain_and_the_graph_that_a_pomdp_is():
-    """Energies of a path, and the exact posterior and F by node and step, of `vfe.Chain` and `vfe.Model`."""
+    """Energies of a path, exact posterior and F by node and step, of `vfe.Chain` and `vfe.Model`."""
     model = two_factors()
     y, actions = [[0, 1], [1, 0], [2, 1], [0, 0]], [[1, 0], [0, 0], [1, 0]]
     with jax.enable_x64(True):

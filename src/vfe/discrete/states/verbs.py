@@ -123,8 +123,9 @@ def _read(model: POMDP, y: Any, actions: Any, mask: Any, method: Any, impossible
     pairs = course.present.size * model.joint_size**2
     if isinstance(method, ParallelInTime) and pairs > ENTRIES:
         raise ValueError(
-            f"{verb}: got ParallelInTime() for {course.present.size} times and {model.joint_size} joint states, "
-            f"whose products have {pairs} entries; wanted {ENTRIES} at most, or vfe.dynamics.Sequential()."
+            f"{verb}: got ParallelInTime() for {course.present.size} times and {model.joint_size} joint "
+            f"states, whose products have {pairs} entries; wanted {ENTRIES} at most, or "
+            "vfe.dynamics.Sequential()."
         )
     return course
 

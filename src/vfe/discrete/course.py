@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 
 from vfe.arrays import real_numbers
 from vfe.discrete.pomdp import POMDP
@@ -22,13 +21,13 @@ class Course(eqx.Module):
     """What was seen and done, in the form that everything is computed from.
 
     `weights`: for every modality (*batch, time, readings, outcomes): how likely what was seen is under
-    every outcome; only ones where missing. `controls` (*batch, time − 1, factors); `present` (*batch,
-    time): false where a sequence is over.
+    every outcome; only ones where missing. `controls` (*batch, time − 1, factors); `present`
+    (*batch, time): false where a sequence is over.
     """
 
-    weights: tuple[Float[Array, "*batch time readings outcomes"], ...]
-    controls: Int[Array, "*batch steps f"]
-    present: Bool[Array, "*batch time"]
+    weights: tuple[Any, ...]
+    controls: Any
+    present: Any
 
     @property
     def many(self) -> bool:

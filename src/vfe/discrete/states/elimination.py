@@ -1,8 +1,7 @@
 """One step of a chain of joint states, factor after factor: no table of pairs of joint states is made.
 
 With Π_f B_f[s'_f | s] the factors move one after the other, in their order. After the first f of them the
-table is over s'_0 … s'_f−1 (upper-case letters) and those s that later factors still depend on (lower
-case).
+table is over s'_0 … s'_f−1 (upper-case letters) and those s that later factors still depend on (lower).
 """
 
 import string

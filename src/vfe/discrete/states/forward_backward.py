@@ -73,8 +73,7 @@ def run_forward(model: POMDP, course: Course) -> Forward:
 
 
 def run_backward(model: POMDP, course: Course, filtered: Forward) -> Float[Array, "time *states"]:
-    """Beliefs given all outcomes. **Example:** `run_backward(model, course, run_forward(model, "
-    "course))`."""
+    """Beliefs given all outcomes. **Example:** `run_backward(model, course, filtered)`."""
 
     def go(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         belief, predicted, control = now

@@ -14,15 +14,14 @@ class Soft(eqx.Module):
     """Outcomes of one modality that were not seen clearly: p(seen | s_t) = Σ_o w[t, o] A[o | s_t].
 
     **Arguments:** `weights`: (*batch, time, outcomes), zero or more: how likely what was seen is under
-    every outcome. (1, 0, 0) is the first outcome, all ones say nothing; a row of NaN is missing. Rows
-    need not sum to one: their scale is part of p(o), and so of F.
+    every outcome. (1, 0, 0) is the first outcome, all ones say nothing; a row of NaN is missing. Rows need
+    not sum to one: their scale is part of p(o), and so of F.
 
     **Raises:** in the verb that is given it, `ValueError` for weights that are negative, or all zero.
 
     **Example:** `vfe.smooth(model, {"o0": vfe.discrete.Soft([[0.7, 0.3], [1.0, 0.0]])})`.
 
-    **Source:** Pearl 1988, "Probabilistic Reasoning in Intelligent Systems", section 2.2 (virtual
-    evidence).
+    **Source:** Pearl 1988, "Probabilistic Reasoning in Intelligent Systems", section 2.2.
     """
 
     weights: Any
@@ -62,7 +61,7 @@ def read_outcomes(model: POMDP, y: Any, mask: Any, verb: str) -> tuple[tuple[np.
     if isinstance(y, Soft | Several):
         raise ValueError(
             f"{verb}: got one {type(y).__name__} for {len(names)} modalities; wanted a dictionary, such as "
-            f"{{{names[0]!r}: ..., {names[1]!r}: ...}}."
+            f"{{{names[0]!r}: vfe.discrete.{type(y).__name__}(...)}}."
         )
     if isinstance(y, Mapping):
         unknown = [name for name in y if name not in names]
@@ -152,8 +151,8 @@ def _weights(value: Any, size: int, present: np.ndarray, verb: str, m: int) -> n
     bad = np.argwhere(rest >= size)
     if len(bad):
         raise ValueError(
-            f"{verb}: got outcome {int(rest[tuple(bad[0])])} at {_where(bad[0])}, modality {m}, which "
-            f"has 0 to {size - 1}."
+            f"{verb}: got outcome {int(rest[tuple(bad[0])])} at {_where(bad[0])}, modality {m}, which has "
+            f"0 to {size - 1}."
         )
     return np.where(absent[..., None], 1.0, np.eye(size)[rest.astype(int)])
 

@@ -64,9 +64,9 @@ class Marginal:
     ln q(s_t) = ln p(o_t | s_t) + ½ ln Σ B q(s_t−1) + ½ ln Σ B† q(s_t+1) + constant, all times and factors
     at once, in damped steps. Its fixed point is less overconfident than `MeanField`, and no minimum of F:
     what is reported is F of the same beliefs read as q = Π_t Π_f q(s_f,t), a bound on −ln p(o) that lies
-    above `MeanField`'s. Along the way that F never rises, since a step that would raise it is halved;
-    where no step is left before the fixed point, `converged` is false. (The marginal free energy that the
-    scheme was derived from is no such guide: it can rise in damped steps, however small.)
+    above `MeanField`'s. Along the way that F never rises, since a step that would raise it is halved; where
+    no step is left before the fixed point, `converged` is false. (The marginal free energy that the scheme
+    was derived from is no such guide: it was seen to rise even in steps of a tenth.)
 
     **Arguments:** `damping`: the share of ln q that a step keeps; `max_sweeps`; `tolerance`: what a whole
     step may change in a probability at the end.

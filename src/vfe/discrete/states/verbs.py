@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from vfe.discrete.course import Course, check_size, read
+from vfe.discrete.course import ENTRIES, Course, check_size, read
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.approximate import smooth_factorised, told
 from vfe.discrete.states.exact import METHODS, exact_filter, exact_smooth
@@ -119,7 +119,15 @@ def _read(model: POMDP, y: Any, actions: Any, mask: Any, method: Any, impossible
             f'{verb}: got impossible="skip" with ParallelInTime(), whose products vanish from the first '
             "impossible time on; wanted vfe.dynamics.Sequential()."
         )
-    return read(model, y, actions, mask, verb)
+    course = read(model, y, actions, mask, verb)
+    pairs = course.present.size * model.joint_size**2
+    if isinstance(method, ParallelInTime) and pairs > ENTRIES:
+        raise ValueError(
+            f"{verb}: got ParallelInTime() for {course.present.size} times and {model.joint_size} joint "
+            f"states, whose products have {pairs} entries; wanted {ENTRIES} at most, or "
+            "vfe.dynamics.Sequential()."
+        )
+    return course
 
 
 def _check_belief(belief: Any, known: tuple[type, ...], method: Any, verb: str) -> None:

@@ -11,6 +11,7 @@ from vfe.discrete import (
     POMDP,
     Agent,
     DirichletTables,
+    MeanField,
     OnlineLearning,
     Policies,
     Search,
@@ -69,6 +70,40 @@ def test_an_agent_in_step_is_the_exact_filter():
             assert pytest.approx(float(data["exact_neg_log_evidence"][t]), abs=1e-12) == F
             if t < len(data["actions"]):
                 state = agent.take(state, data["actions"][t])
+
+
+def test_a_mean_field_agent_perceives_no_worse_than_the_published_filter():
+    data, model = read("cuechain_h3")
+    with jax.enable_x64(True):
+        model = POMDP(
+            model.A,
+            model.B,
+            model.C,
+            model.D,
+            A_dependencies=model.A_dependencies,
+            B_dependencies=model.B_dependencies,
+        )
+        agent = Agent(model, 1, belief=MeanField(starts=8), terms=Terms(averages="factorised"))
+        state = agent.init()
+        total = 0.0
+        for t, outcomes in enumerate(data["obs"]):
+            state, percept = agent.observe(state, outcomes)
+            total += float(percept.free_energy.total)
+            if t == 0:
+                assert total == pytest.approx(float(data["mf_step_vfe"][0]), abs=1e-6)
+            state, decision = agent.decide(state, KEY)
+            assert np.isfinite(decision.expected_free_energy).all()
+            if t < len(data["actions"]):
+                state = agent.take(state, data["actions"][t])
+        assert total <= data["pymdp_fpi_vfe"].sum() + 1e-6
+        assert total >= data["exact_neg_log_evidence"][-1] - 1e-9
+    many = POMDP([np.eye(2)], [np.eye(2)[..., None]] * 20, A_dependencies=[[0]])
+    with pytest.raises(ValueError, match="got 1048576 joint states"):
+        Agent(many, 1)
+    state, percept = (
+        wide := Agent(many, 1, belief=MeanField(starts=1), terms=Terms(averages="factorised"))
+    ).observe(wide.init(), [1])
+    assert percept.factors[0].tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
 
 
 def test_cue_first_with_information_gain_and_never_without(corridors):

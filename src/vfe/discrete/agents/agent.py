@@ -1,5 +1,6 @@
 """An agent in a discrete world: it perceives, learns, plans and acts."""
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -13,9 +14,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vfe.action.loop_parts import AbstractAgent
 from vfe.arrays import real_numbers
 from vfe.discrete.agents.choosing import Choosing, check_positive
-from vfe.discrete.agents.observing import observe_joint
+from vfe.discrete.agents.observing import observe_factors, observe_joint
 from vfe.discrete.agents.online_learning import OnlineLearning, learn_step
 from vfe.discrete.agents.records import AgentState, Decision, Percept
+from vfe.discrete.course import LARGEST
 from vfe.discrete.learning.counts import DirichletTables
 from vfe.discrete.learning.online import (
     learn_habits,
@@ -30,6 +32,7 @@ from vfe.discrete.planning.search import Search
 from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.joint import joint_likelihood
+from vfe.discrete.states.settings import MeanField
 from vfe.discrete.tables import entropy
 
 
@@ -52,6 +55,9 @@ class Agent(AbstractAgent):
       as probable as all policies that begin with it; "factor": the same for every factor on its own (a key
       for each). Where many policies come to the same thing, the latter two favour actions that begin many.
     - `goal`: a `Goal`, for the inductive term.
+    - `belief`: None: exact, over joint states; a `vfe.discrete.MeanField` (such as
+      `MeanField(starts=4)`): a product over factors, for more joint states than can be kept; plans then
+      start from products too.
     - `learning`: an `OnlineLearning`, for tables that are learned.
     - `plan_above`: plan anew only where the entropy of the belief exceeds so many nats, the last outcomes
       changed it by more (complexity), or the last policy has come to its end; follow that policy elsewhere.
@@ -84,6 +90,7 @@ class Agent(AbstractAgent):
     possible: Int[Array, " outcomes"] | None
     infer_precision: bool = eqx.field(static=True)
     impossible: str = eqx.field(static=True)
+    belief: MeanField | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -95,6 +102,7 @@ class Agent(AbstractAgent):
         precision: Any = 16.0,
         action_precision: Any = None,
         choose: Literal["policy", "action", "factor"] = "policy",
+        belief: MeanField | None = None,
         goal: Goal | None = None,
         learning: OnlineLearning | None = None,
         plan_above: float | None = None,
@@ -117,6 +125,16 @@ class Agent(AbstractAgent):
         if model.E is not None and model.E.shape != (options,):
             raise ValueError(
                 f"Agent: got habits E over {model.E.shape[0]} policies; the plan has {options} options."
+            )
+        if belief is not None and (isinstance(plan, Search) or infer_precision):
+            raise ValueError(
+                "Agent: a search and infer_precision need exact beliefs; leave out belief=, or plan with a "
+                "horizon."
+            )
+        if belief is None and model.joint_size > LARGEST:
+            raise ValueError(
+                f"Agent: got {model.joint_size} joint states; exact beliefs are kept for {LARGEST}. Write "
+                "Agent(..., belief=vfe.discrete.MeanField(starts=4)) for a product over factors."
             )
         weights = {} if terms is None else terms.weights
         if "inductive" in weights and goal is None:
@@ -144,10 +162,13 @@ class Agent(AbstractAgent):
         self.learning = None if learning is None else jax.tree.map(jnp.asarray, learning)
         self.plan_above = plan_above
         # Zeros among the counts stay zero, so that what cannot occur at first never will.
-        found = possible_outcomes(model if counts is None else counts.expected(model))
+        found = None
+        if belief is None:
+            found = possible_outcomes(model if counts is None else counts.expected(model))
         self.possible = None if found is None else jnp.asarray(found)
         self.infer_precision = infer_precision
         self.impossible = impossible
+        self.belief = belief
 
     @property
     def labels(self) -> Any:
@@ -222,7 +243,8 @@ def _restart(agent: Agent, state: AgentState) -> AgentState:
 
 def _start(agent: Agent, counts: DirichletTables | None, precision: Array) -> AgentState:
     model = _believed(agent, counts)
-    belief = joint(model, tuple(jnp.asarray(d) for d in model.D))
+    first = tuple(jnp.asarray(d) for d in model.D)
+    belief = joint(model, first) if agent.belief is None else first
     zero = jnp.zeros((), int)
     plan = None
     if _remembers(agent):
@@ -263,8 +285,11 @@ def _plan(agent: Agent, belief: Any, precision: Array, counts: DirichletTables |
 def _observe(agent: Agent, state: AgentState, outcome: Array) -> tuple[AgentState, Percept]:
     model = _believed(agent, state.counts)
     moved = next_states(model, state.belief, state.action)
-    predicted = jnp.where(state.time > 0, moved, state.belief)
-    belief, free, possible = observe_joint(model, predicted, outcome)
+    predicted = jax.tree.map(functools.partial(jnp.where, state.time > 0), moved, state.belief)
+    if agent.belief is None:
+        belief, free, possible = observe_joint(model, predicted, outcome)
+    else:
+        belief, free, possible = observe_factors(model, predicted, outcome, agent.belief)
     precision = state.precision
     if agent.infer_precision:
         precision = jnp.where(state.time > 0, _precision(agent, model, state, outcome), precision)
@@ -312,7 +337,7 @@ def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentSt
         planned = jnp.ones((), bool)
         plan, action, option, place = anew()
     else:
-        open_question = jnp.maximum(entropy(state.belief, None), state.changed) > agent.plan_above
+        open_question = jnp.maximum(_disorder(state.belief), state.changed) > agent.plan_above
         planned = (state.place >= _length(agent)) | open_question
         plan, action, option, place = jax.lax.cond(planned, anew, onward)
     state = eqx.tree_at(
@@ -356,6 +381,12 @@ def _log_probabilities(agent: Agent, state: AgentState) -> Array:
         )
     plan = _plan(agent, state.belief, state.precision, state.counts)
     return agent.choosing.log_probabilities(plan.probabilities)
+
+
+def _disorder(belief: Any) -> Array:
+    if isinstance(belief, tuple):
+        return sum((entropy(q) for q in belief), jnp.zeros(()))
+    return entropy(belief, None)
 
 
 def _length(agent: Agent) -> int:

@@ -11,6 +11,7 @@ from vfe.discrete.agents.records import AgentState
 from vfe.discrete.learning.counts import DirichletTables
 from vfe.discrete.learning.online import (
     filtered_pairs,
+    independent_pairs,
     learn_likelihood,
     learn_preferences,
     learn_start,
@@ -23,7 +24,8 @@ class OnlineLearning(eqx.Module):
     """How an agent learns its tables while it lives: counts grow with every outcome.
 
     a ← a_0 + (1 − forgetting) (a − a_0) + rate × what was seen, with beliefs as they are at that time: A
-    from the states believed in after the outcomes, B from q(s_t, s_t+1 | o_1 … o_t+1), D from the first
+    from the states believed in after the outcomes, B from q(s_t, s_t+1 | o_1 … o_t+1) (of a
+    mean-field belief, from the product of two successive ones), D from the first
     outcomes of every episode, C from outcomes, E from the policies chosen.
 
     **Arguments:** `counts`: at first, of those tables that are learned; `rate`; `forgetting`: the share of
@@ -57,7 +59,7 @@ def learn_step(
     counts: DirichletTables,
     model: POMDP,
     before: AgentState,
-    belief: Array,
+    belief: Any,
     outcome: Array,
     possible: Array,
 ) -> DirichletTables:
@@ -71,6 +73,9 @@ def learn_step(
     counts = learn_preferences(counts, outcome, present=possible, **options)
     counts = learn_start(counts, belief, present=possible & first, **options)
     if any(table is not None for table in counts.B):
-        pairs = filtered_pairs(model, before.belief, belief, before.action)
+        if isinstance(belief, tuple):
+            pairs = independent_pairs(before.belief, belief, model.B_dependencies)
+        else:
+            pairs = filtered_pairs(model, before.belief, belief, before.action)
         counts = learn_transitions(counts, pairs, before.action, present=possible & ~first, **options)
     return counts

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.states.joint import marginal, move
+from vfe.discrete.states.joint import marginal, move, move_factors
 
 Belief = Array | tuple[Array, ...]
 
@@ -23,13 +23,7 @@ def next_states(model: POMDP, belief: Any, controls: Int[Array, " factors"]) -> 
     """
     if not isinstance(belief, tuple):
         return move(model, belief, controls)
-    found = []
-    for f, (table, depends) in enumerate(zip(model.B, model.B_dependencies, strict=True)):
-        chosen = jnp.take(jnp.asarray(table), controls[f], axis=-1)
-        for g in reversed(depends):
-            chosen = chosen @ belief[g]
-        found.append(chosen)
-    return tuple(found)
+    return move_factors(model, belief, controls)
 
 
 def over(belief: Any, factors: tuple[int, ...]) -> Array:

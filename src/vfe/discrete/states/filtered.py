@@ -1,17 +1,16 @@
 """Factorised beliefs about the states so far: one step after the other, from product to product."""
 
-import string
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from vfe.discrete.course import Course
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.beliefs import FilteredFactors
-from vfe.discrete.states.elimination import chosen
+from vfe.discrete.states.joint import move_factors
 from vfe.discrete.states.likelihoods import joint_log_likelihood, log_likelihoods
 from vfe.discrete.states.one_step import mean_field_step
 from vfe.discrete.states.settings import MeanField
@@ -19,20 +18,6 @@ from vfe.discrete.tables import log_table
 
 # −ln p(o_t) under a product of factors is summed over joint states up to this many.
 SUMMED = 4096
-
-
-def move_factors(model: POMDP, factors: Any, controls: Int[Array, " f"]) -> tuple[Array, ...]:
-    """Σ B_f[s'_f | s, u_f] Π_g q(s_g), by factor: the prediction of a product, as a product. Pure JAX.
-
-    **Example:** `vfe.discrete.move_factors(model, model.D, jnp.array([0]))`.
-    """
-    found = []
-    for table, depends in zip(chosen(model, controls), model.B_dependencies, strict=True):
-        letters = string.ascii_lowercase[: len(depends)]
-        found.append(
-            jnp.einsum(f"Z{letters},{','.join(letters)}->Z", table, *(factors[g] for g in depends))
-        )
-    return tuple(found)
 
 
 @eqx.filter_jit

@@ -1,6 +1,7 @@
 """The algebra of joint states: likelihoods and transitions of every combination of states."""
 
 import string
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,3 +84,17 @@ def move(model: POMDP, joint: Float[Array, " *states"], controls: Int[Array, " f
         operands.append(jnp.take(jnp.asarray(table), controls[f], axis=-1))
         terms.append(after[f] + "".join(before[g] for g in depends))
     return jnp.einsum(f"{','.join(terms)}->{after}", *operands, optimize="greedy")
+
+
+def move_factors(model: POMDP, factors: Any, controls: Int[Array, " f"]) -> tuple[Array, ...]:
+    """Σ B_f[s'_f | s, u_f] Π_g q(s_g), by factor: the prediction of a product, as a product.
+
+    **Example:** `vfe.discrete.move_factors(model, model.D, jnp.array([0]))`.
+    """
+    found = []
+    for f, (table, depends) in enumerate(zip(model.B, model.B_dependencies, strict=True)):
+        chosen = jnp.take(jnp.asarray(table), controls[f], axis=-1)
+        for g in reversed(depends):
+            chosen = chosen @ factors[g]
+        found.append(chosen)
+    return tuple(found)

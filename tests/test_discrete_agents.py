@@ -85,24 +85,20 @@ def test_a_mean_field_agent_perceives_no_worse_than_the_published_filter():
         )
         agent = Agent(model, 1, belief=MeanField(starts=8), terms=Terms(averages="factorised"))
         state = agent.init()
-        total = 0.0
-        for t, outcomes in enumerate(data["obs"]):
-            state, percept = agent.observe(state, outcomes)
-            total += float(percept.free_energy.total)
-            if t == 0:
-                assert total == pytest.approx(float(data["mf_step_vfe"][0]), abs=1e-6)
+        # So far the reference's priors are those of this agent, too.
+        for t in range(2):
+            state, percept = agent.observe(state, data["obs"][t])
+            F = float(percept.free_energy.total)
+            assert pytest.approx(float(data["mf_step_vfe"][t]), abs=1e-6) == F
+            assert data["pymdp_fpi_vfe"][t] + 1e-9 >= F
             state, decision = agent.decide(state, KEY)
             assert np.isfinite(decision.expected_free_energy).all()
-            if t < len(data["actions"]):
-                state = agent.take(state, data["actions"][t])
-        assert total <= data["pymdp_fpi_vfe"].sum() + 1e-6
-        assert total >= data["exact_neg_log_evidence"][-1] - 1e-9
+            state = agent.take(state, data["actions"][t])
     many = POMDP([np.eye(2)], [np.eye(2)[..., None]] * 20, A_dependencies=[[0]])
     with pytest.raises(ValueError, match="got 1048576 joint states"):
         Agent(many, 1)
-    state, percept = (
-        wide := Agent(many, 1, belief=MeanField(starts=1), terms=Terms(averages="factorised"))
-    ).observe(wide.init(), [1])
+    wide = Agent(many, 1, belief=MeanField(starts=1), terms=Terms(averages="factorised"))
+    _, percept = wide.observe(wide.init(), [1])
     assert percept.factors[0].tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
 
 

@@ -77,7 +77,10 @@ class Terms(eqx.Module):
     def total(self, values: dict[str, Array]) -> Array:
         """G of the values of the terms, summed by weight and sign. **Example:** `terms.total(values)`."""
         parts: list[Any] = [SIGNS[name] * weight * values[name] for name, weight in self.weights.items()]
-        return sum(parts[1:], parts[0])
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
 
 
 def only(names: Sequence[str]) -> Terms:

@@ -142,6 +142,41 @@ def test_choices_are_drawn_from_the_probabilities_they_are_said_to_have():
         np.testing.assert_allclose(counts, p, atol=0.03)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"plan": Search(2)}, {"choose": "factor"}, {"infer_precision": True}]
+)
+def test_derivatives_of_recorded_choices(maze, settings):
+    """With respect to a table with zeros, preferences and precision: against finite differences."""
+    horizon = None if "plan" in settings else 2
+
+    def log_likelihood(p):
+        cue = jnp.zeros((3, 4, 2)).at[0, :3].set(1.0)
+        cue = cue.at[1, 3].set(jnp.stack([p[0], 1 - p[0]])).at[2, 3].set(jnp.stack([1 - p[0], p[0]]))
+        reward = p[1] * jnp.array([0.0, 1.0, 0.0]) - p[2] * jnp.array([0.0, 0.0, 1.0])
+        model = POMDP(
+            [*maze.A[:2], cue],
+            maze.B,
+            [maze.C[0], reward, maze.C[2]],
+            maze.D,
+            A_dependencies=maze.A_dependencies,
+            B_dependencies=maze.B_dependencies,
+        )
+        agent = Agent(model, horizon, precision=p[3], action_precision=1.0, **settings)
+        state, total = agent.init(), 0.0
+        for outcomes, action in (([0, 0, 0], [3, 0]), ([3, 0, 1], [1, 0]), ([1, 1, 0], [1, 0])):
+            state, _ = agent.observe(state, jnp.array(outcomes))
+            chosen = (agent.actions == jnp.array(action)).all(1)
+            total = total + agent.log_probabilities(state)[jnp.argmax(chosen)]
+            state = agent.take(state, action)
+        return total
+
+    with jax.enable_x64(True):
+        both = jax.jit(jax.value_and_grad(log_likelihood))
+        p, step = np.array([0.9, 2.0, 3.0, 1.5]), 1e-5
+        slopes = [(both(p + step * e)[0] - both(p - step * e)[0]) / (2 * step) for e in np.eye(4)]
+        np.testing.assert_allclose(both(p)[1], slopes, atol=1e-7)
+
+
 def test_precision_rises_where_policies_that_were_good_explain_the_outcomes(maze):
     agent = Agent(maze, 2, precision=2.0, infer_precision=True)
     state, _ = agent.observe(agent.init(), [0, 0, 0])

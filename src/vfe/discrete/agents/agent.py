@@ -309,11 +309,13 @@ def _precision(agent: Agent, model: POMDP, state: AgentState, outcome: Array) ->
     """γ after an outcome, given how well the first action of every policy would have explained it."""
     seen = joint_likelihood(model, outcome).reshape(model.states)
 
-    def surprise(action: Array) -> Array:
-        return -jnp.log((next_states(model, state.belief, action) * seen).sum())
+    # Bounded inside the logarithm: outside, a policy that made the outcome impossible has no derivative.
+    least = jnp.finfo(state.precision.dtype).eps
 
-    most = -jnp.log(jnp.finfo(state.precision.dtype).eps)
-    F = jnp.minimum(jax.vmap(surprise)(agent.options), most)
+    def surprise(action: Array) -> Array:
+        return -jnp.log(jnp.maximum((next_states(model, state.belief, action) * seen).sum(), least))
+
+    F = jax.vmap(surprise)(agent.options)
     habit = 0.0 if model.E is None else jnp.log(jnp.asarray(model.E))
     plan: Any = state.plan  # kept, since it is needed here
     G = plan.expected_free_energy

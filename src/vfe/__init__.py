@@ -4,7 +4,7 @@ Write a generative model once; perceive, learn, attend and compare models with i
 minimises the same number, the variational free energy F, in nats.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vfe.runtime import order_cpu_work
 
@@ -45,6 +45,7 @@ from vfe.evidence import AnnealedImportanceSampling, ImportanceSampling, log_evi
 from vfe.expectation import Enumerate, MonteCarlo, Taylor
 from vfe.free_energy import Estimate, FreeEnergy, Kind, free_energy
 from vfe.hierarchy import hierarchy
+from vfe.lazy import later
 from vfe.learning import (
     Batches,
     CentredNudging,
@@ -91,11 +92,10 @@ if TYPE_CHECKING:
         Precision,
         StateSpace,
         dem,
-        filter,
         fit,
         generalised_filter,
-        smooth,
     )
+    from vfe.series.verbs import filter, smooth
 
 __all__ = [
     "MLP",
@@ -204,23 +204,14 @@ _LATER = {
         "Precision",
         "StateSpace",
         "dem",
-        "filter",
         "fit",
         "generalised_filter",
-        "smooth",
     ),
+    "series.verbs": ("filter", "smooth"),
 }
 
 
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    for part, names in _LATER.items():
-        if name == part or name in names:
-            module = importlib.import_module(f"vfe.{part}")
-            globals().update({each: getattr(module, each) for each in names})
-            return globals()[name]
-    raise AttributeError(f"module 'vfe' has no attribute {name!r}")
+__getattr__ = later(__name__, _LATER)
 
 
 def __dir__() -> list[str]:

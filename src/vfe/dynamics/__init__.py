@@ -1,6 +1,5 @@
 """Models of time: what hidden states are doing, from samples of what they cause."""
 
-from vfe.dynamics.filtering import filter, fit, smooth
 from vfe.dynamics.generalised.dem import dem
 from vfe.dynamics.generalised.generalised_filter import generalised_filter
 from vfe.dynamics.generalised.reduction import ReducedTrajectory, posterior_as_prior, reduce_dynamic_model
@@ -20,7 +19,6 @@ from vfe.dynamics.linear.coloured_noise import ColouredNoise
 from vfe.dynamics.linear.exact_filtering import filter_state_space, smooth_state_space
 from vfe.dynamics.linear.fitted_components import FittedComponents, fit_components
 from vfe.dynamics.linear.fitted_parameters import FittedParameters, fit_parameters
-from vfe.dynamics.linear.methods import ParallelInTime, Sequential
 from vfe.dynamics.linear.smooth_noise import SmoothNoise, smooth_noise, smooth_noise_state_space
 from vfe.dynamics.linear.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.linear.state_space import StateSpace
@@ -48,6 +46,8 @@ from vfe.dynamics.volatility.volatility import (
     StandardUpdate,
 )
 from vfe.dynamics.volatility.volatility_filter import FilteredVolatility, filter_volatility
+from vfe.series.methods import ParallelInTime, Sequential
+from vfe.series.verbs import filter, fit, smooth
 
 __all__ = [
     "AbstractSystem",

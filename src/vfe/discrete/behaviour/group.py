@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from vfe.discrete.behaviour.fit import AgentLikelihood, AgentOf, read_choices
 from vfe.discrete.behaviour.parameters import Coordinates, ParameterPrior
 from vfe.discrete.behaviour.subjects import FittedSubjects, LogLikelihood, laplace
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 from vfe.free_energy import FreeEnergy
 from vfe.perception.status import DivergenceError
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.discrete.behaviour.parameters import Coordinates, ParameterPrior
 from vfe.discrete.behaviour.subjects import LogLikelihood, subjects_of
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 
 
 class SampledSubjects(eqx.Module):

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vfe.discrete.behaviour.parameters import Coordinates, ParameterPrior
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 from vfe.free_energy import FreeEnergy, Kind
 from vfe.perception.status import DivergenceError
 

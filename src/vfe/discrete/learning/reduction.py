@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vfe.discrete.learning.counts import DirichletTables, log_beta
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 
 
 class ReducedTables(NamedTuple):

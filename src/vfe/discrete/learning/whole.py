@@ -13,9 +13,9 @@ from vfe.discrete.course import read_course
 from vfe.discrete.learning.counts import DirichletTables, log_beta, log_mean
 from vfe.discrete.learning.sequences import Course, Levels, expected_counts, levels
 from vfe.discrete.pomdp import POMDP
-from vfe.dynamics.filtering import fit
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 from vfe.free_energy import FreeEnergy, Kind
+from vfe.series.verbs import fit
 
 
 class LearnedTables(eqx.Module):

@@ -12,7 +12,7 @@ from vfe.discrete.course import Course
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.elimination import chosen, step
 from vfe.discrete.states.forward_backward import ratio
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 from vfe.free_energy import FreeEnergy
 
 

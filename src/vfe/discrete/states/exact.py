@@ -15,8 +15,8 @@ from vfe.discrete.states.forward_backward import Forward, ratio, run_backward, r
 from vfe.discrete.states.joint import marginal
 from vfe.discrete.states.likelihoods import log_likelihoods
 from vfe.discrete.states.parallel import parallel_backward, parallel_forward
-from vfe.dynamics.linear.methods import ParallelInTime, Sequential
 from vfe.free_energy import FreeEnergy, Kind
+from vfe.series.methods import ParallelInTime, Sequential
 
 METHODS = {
     Sequential: (run_forward, run_backward),

@@ -12,9 +12,9 @@ from vfe.discrete.states.approximate import smooth_factorised, told
 from vfe.discrete.states.exact import METHODS, exact_filter, exact_smooth
 from vfe.discrete.states.filtered import filter_factorised
 from vfe.discrete.states.settings import Marginal, MeanField, Structured
-from vfe.dynamics.filtering import filter, smooth
-from vfe.dynamics.linear.methods import ParallelInTime, Sequential
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
+from vfe.series.methods import ParallelInTime, Sequential
+from vfe.series.verbs import filter, smooth
 
 
 @filter.register

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from vfe.action.live import as_world
+from vfe.action.living import as_world
 from vfe.action.loop_parts import AbstractWorld
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.tables import log_table

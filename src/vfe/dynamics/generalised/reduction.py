@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vfe.compare import Reduction, reduce
+from vfe.double_precision import released
 from vfe.dynamics.levels.dynamic_model import DynamicModel
 from vfe.dynamics.levels.level import Level
 from vfe.dynamics.levels.noise_precision import Precision
 from vfe.dynamics.levels.trajectory import Believed, Parameters, Trajectory
-from vfe.dynamics.precision import released
 
 
 class ReducedTrajectory(eqx.Module):

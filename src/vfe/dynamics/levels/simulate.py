@@ -12,11 +12,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vfe.double_precision import released
 from vfe.dynamics.levels.dynamic_model import DynamicModel
 from vfe.dynamics.levels.noise_precision import Precision
 from vfe.dynamics.levels.smooth_series import smooth_series
 from vfe.dynamics.levels.smoothness import SHARPEST
-from vfe.dynamics.precision import released
 from vfe.perception.status import DivergenceError
 
 

@@ -12,16 +12,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vfe.dynamics.filtering import filter as filter_verb
-from vfe.dynamics.filtering import smooth as smooth_verb
+from vfe.double_precision import released
 from vfe.dynamics.linear import kalman, kalman_parallel
 from vfe.dynamics.linear.kalman import Steps, matvec, product, symmetric, transpose
-from vfe.dynamics.linear.methods import ParallelInTime, Sequential
 from vfe.dynamics.linear.smoothed import Filtered, Forecast, Gaussian, Now, OnlineState, Smoothed
 from vfe.dynamics.linear.state_space import TIMED, StateSpace, double
-from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy, Kind
 from vfe.perception.status import DivergenceError
+from vfe.series.methods import ParallelInTime, Sequential
+from vfe.series.verbs import filter as filter_verb
+from vfe.series.verbs import smooth as smooth_verb
 
 SCHEMES: dict[type, Any] = {Sequential: kalman, ParallelInTime: kalman_parallel}
 

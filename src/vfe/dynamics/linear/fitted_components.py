@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vfe.densities import LOG_2PI
-from vfe.dynamics.filtering import filter as filter_verb
-from vfe.dynamics.filtering import fit as fit_verb
-from vfe.dynamics.filtering import smooth as smooth_verb
 from vfe.dynamics.linear.minimum import laplace_free_energy, minimum
 from vfe.dynamics.linear.smoothed import Smoothed
 from vfe.dynamics.linear.systems import Components
 from vfe.free_energy import FreeEnergy
 from vfe.perception.status import DivergenceError
+from vfe.series.verbs import filter as filter_verb
+from vfe.series.verbs import fit as fit_verb
+from vfe.series.verbs import smooth as smooth_verb
 
 
 class FittedComponents(eqx.Module):

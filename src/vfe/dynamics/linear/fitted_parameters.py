@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vfe.dynamics.filtering import filter as filter_verb
-from vfe.dynamics.filtering import fit
+from vfe.double_precision import released
 from vfe.dynamics.linear.minimum import laplace_free_energy, minimum
 from vfe.dynamics.linear.state_space import StateSpace, double
-from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy
 from vfe.perception.status import DivergenceError
+from vfe.series.verbs import filter as filter_verb
+from vfe.series.verbs import fit
 
 
 class FittedParameters(eqx.Module):

@@ -17,8 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from vfe.double_precision import released
 from vfe.dynamics.linear.state_space import StateSpace, double
-from vfe.dynamics.precision import released
 
 HIGHEST_ORDER = 10
 HALVINGS, DOUBLINGS = 10, 40

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 from vfe.free_energy import FreeEnergy
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from vfe.dynamics.filtering import fit
+from vfe.double_precision import released
 from vfe.dynamics.generalised.batches import each_series
 from vfe.dynamics.levels.dynamic_model import DynamicModel
 from vfe.dynamics.levels.problem import Problem
@@ -21,8 +21,8 @@ from vfe.dynamics.paths.causal import Causal
 from vfe.dynamics.paths.filter_states import is_even
 from vfe.dynamics.paths.level_process import level_process, noisy_rows
 from vfe.dynamics.paths.process_filter import Grid, begin, filter_rows, make_grid
-from vfe.dynamics.precision import released
 from vfe.perception.status import DivergenceError
+from vfe.series.verbs import fit
 
 LARGEST_STEP = 2.0  # of any parameter, in its own prior deviations or, of a log-precision, in nats
 PRECISIONS = {

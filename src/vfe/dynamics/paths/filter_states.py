@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vfe.dynamics.filtering import filter
+from vfe.double_precision import released
 from vfe.dynamics.generalised.dem_scheme import infer
 from vfe.dynamics.generalised.inversion import run
 from vfe.dynamics.generalised.outcome import Outcome
@@ -23,9 +23,9 @@ from vfe.dynamics.paths.causal import Causal
 from vfe.dynamics.paths.level_process import Estimate, describe, level_process
 from vfe.dynamics.paths.process_filter import Carried, Grid, Row, begin, filter_rows, make_grid
 from vfe.dynamics.paths.state_trajectory import CausalNow, CausalState, ForecastLevels, StateTrajectory
-from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy, Kind
 from vfe.perception.status import DivergenceError
+from vfe.series.verbs import filter
 
 SERIES = Grid(None, 0, 0, 0)  # the axes of several series: times are shared  # pyright: ignore
 

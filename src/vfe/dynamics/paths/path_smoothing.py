@@ -7,15 +7,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from vfe.dynamics.filtering import smooth as smooth_verb
+from vfe.double_precision import released
 from vfe.dynamics.linear.smoothed import Gaussian, deviation
 from vfe.dynamics.linear.state_space import double
 from vfe.dynamics.paths.augmented import Augmented, Noise, augmented
 from vfe.dynamics.paths.nonlinear_system import NonlinearSystem
 from vfe.dynamics.paths.path_search import Search, most_probable_path, path_free_energy
 from vfe.dynamics.paths.process_filter import make_grid
-from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy
+from vfe.series.verbs import smooth as smooth_verb
 
 
 class SmoothedPath(eqx.Module):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vfe.dynamics.filtering import smooth
+from vfe.double_precision import released
 from vfe.dynamics.levels.dynamic_model import DynamicModel
 from vfe.dynamics.levels.reading import read_series, read_times
 from vfe.dynamics.levels.trajectory import Believed
@@ -20,7 +20,7 @@ from vfe.dynamics.paths.level_process import Estimate, describe, replicate
 from vfe.dynamics.paths.path_search import Search, along, most_probable_path, path_free_energy
 from vfe.dynamics.paths.process_filter import Carried, make_grid
 from vfe.dynamics.paths.state_trajectory import CausalState, StateTrajectory, together
-from vfe.dynamics.precision import released
+from vfe.series.verbs import smooth
 
 
 @smooth.register

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vfe.double_precision import released
 from vfe.dynamics.levels.trajectory import Believed, cut
 from vfe.dynamics.paths.augmented import Augmented
 from vfe.dynamics.paths.process_filter import Carried
-from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy
 
 BY_SERIES = ("states", "causes", "motion", "prediction", "data", "errors", "y")

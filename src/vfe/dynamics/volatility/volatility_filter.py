@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from vfe.dynamics.filtering import filter as filter_verb
-from vfe.dynamics.precision import released
+from vfe.double_precision import released
 from vfe.dynamics.volatility.volatility import HierarchicalGaussianFilter, StandardUpdate
 from vfe.perception.status import DivergenceError
+from vfe.series.verbs import filter as filter_verb
 
 
 class FilteredVolatility(eqx.Module):

@@ -11,6 +11,7 @@ from vfe.discrete import (
     POMDP,
     Agent,
     DirichletTables,
+    Goal,
     MeanField,
     OnlineLearning,
     Policies,
@@ -324,8 +325,32 @@ def test_a_second_call_compiles_nothing(maze):
             "got habits E over 2",
         ),
         (lambda m: Agent(m, plan=Policies(m, [[[9, 0]]])), "control 9"),
+        (lambda m: Agent(m, plan=every_policy(bandit((0.9, 0.1)), 1)), "policies of another model"),
+        (lambda m: Agent(m, 1, goal=Goal(bandit((0.9, 0.1)), {0: [1]})), "a goal of another model"),
+        (
+            lambda m: Agent(m, 1, learning=OnlineLearning(DirichletTables.flat(bandit((0.9, 0.1))))),
+            "got counts of A of shapes",
+        ),
+        (lambda m: Agent(m, 1).take(Agent(m, 1).init(), [4, 0]), r"got action \[4.0, 0.0\]"),
+        (lambda m: Agent(m, 1).take(Agent(m, 1).init(), [1]), "one control of each factor"),
     ],
 )
 def test_bad_agents(maze, make, message):
     with pytest.raises(ValueError, match=message):
         make(maze)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "maze"}, "a str for model; wanted a vfe.discrete.POMDP"),
+        ({"plan": 3}, "a int for plan; wanted a vfe.discrete.Policies or vfe.discrete.Search"),
+        ({"terms": "utility"}, "a str for terms"),
+        ({"goal": 3}, "a int for goal"),
+        ({"belief": "mean field"}, "a str for belief"),
+        ({"learning": 1.0}, "a float for learning"),
+    ],
+)
+def test_agents_of_other_things(maze, settings, message):
+    with pytest.raises(TypeError, match=message):
+        Agent(**({"model": maze} | settings))

@@ -213,6 +213,11 @@ def test_preferences_may_change_in_time():
             lambda m: expected_free_energy(m, m.D, every_policy(m, 1), Terms(inductive=1.0)),
             "inductive needs a goal",
         ),
+        (lambda m: expected_free_energy(m, np.ones(3) / 3, every_policy(m, 1)), r"wanted \(4, 2\)"),
+        (lambda m: expected_free_energy(m, (np.ones(3) / 3,), every_policy(m, 1)), r"of \(4, 2\)"),
+        (lambda m: vfe.discrete.search(m, tuple(m.D), Search(2)), "beliefs by factor"),
+        (lambda m: vfe.discrete.infer_precision([1.0, 2.0], rate=-1.0), "got rate -1.0"),
+        (lambda m: vfe.discrete.infer_precision([1.0, 2.0], [1.0, 2.0, 3.0]), r"wanted \(policies,\)"),
     ],
 )
 def test_bad_plans(maze, make, message):

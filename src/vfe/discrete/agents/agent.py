@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -109,9 +110,23 @@ class Agent(AbstractAgent):
         infer_precision: bool = False,
         impossible: Literal["error", "skip"] = "error",
     ):
+        for name, value, kind in (
+            ("model", model, POMDP),
+            ("plan", plan, Policies | Search),
+            ("terms", terms, Terms),
+            ("belief", belief, MeanField),
+            ("goal", goal, Goal),
+            ("learning", learning, OnlineLearning),
+        ):
+            if not isinstance(value, kind) and not (value is None and name != "model"):
+                wanted = getattr(kind, "__name__", "Policies or vfe.discrete.Search")
+                raise TypeError(
+                    f"Agent: got a {type(value).__name__} for {name}; wanted a vfe.discrete.{wanted}."
+                )
         if horizon is not None and plan is not None:
             raise ValueError("Agent: got a horizon and a plan; wanted one of them (a plan has its own).")
         check_positive("precision", precision)
+        check_positive("action_precision", action_precision)
         if impossible not in ("error", "skip"):
             raise ValueError(f'Agent: got impossible={impossible!r}; wanted "error" or "skip".')
         if plan is None:
@@ -121,6 +136,19 @@ class Agent(AbstractAgent):
                 "Agent: a search has no policies to follow or to hold against outcomes; leave out "
                 "infer_precision and plan_above, or plan with a horizon."
             )
+        if isinstance(plan, Policies):
+            most = np.asarray(plan.sequences).max((0, 1)) if len(plan) else np.zeros(0)
+            if len(most) != len(model.B) or (most >= model.controls).any():
+                raise ValueError(
+                    f"Agent: got policies of another model, with controls up to {most.tolist()} by factor; "
+                    f"this one has {model.controls}."
+                )
+        if goal is not None:
+            sizes = [None if way is None else way.shape[1] for way in goal.ways]
+            if len(sizes) != len(model.B) or any(
+                n not in (None, m) for n, m in zip(sizes, model.states, strict=True)
+            ):
+                raise ValueError(f"Agent: got a goal of another model; this one has {model.states} states.")
         options = math.prod(model.controls) if isinstance(plan, Search) else len(plan)
         if model.E is not None and model.E.shape != (options,):
             raise ValueError(
@@ -140,6 +168,8 @@ class Agent(AbstractAgent):
         if "inductive" in weights and goal is None:
             raise ValueError("Agent: the inductive term needs a goal; give goal=vfe.discrete.Goal(...).")
         counts = None if learning is None else learning.counts
+        if counts is not None:
+            _check_counts(model, counts)
         for letter in "AB":
             learned = counts is not None and any(t is not None for t in getattr(counts, letter))
             if f"{letter}_information" in weights and not learned:
@@ -153,14 +183,15 @@ class Agent(AbstractAgent):
             )
         self.model = jax.tree.map(jnp.asarray, model)
         self.plan = jax.tree.map(jnp.asarray, plan)
-        self.terms = Terms() if terms is None else terms
+        # Arrays, so that agents with other numbers share their programs.
+        self.terms = jax.tree.map(jnp.asarray, Terms() if terms is None else terms)
         self.precision = jnp.asarray(precision, jnp.result_type(float))
         actions = jnp.asarray(joint_actions(model))
         options = first_actions(self.plan, actions)
-        self.choosing = Choosing(options, actions, action_precision, model.controls, choose)
+        self.choosing = Choosing(options, actions, _array(action_precision), model.controls, choose)
         self.goal = goal
         self.learning = None if learning is None else jax.tree.map(jnp.asarray, learning)
-        self.plan_above = plan_above
+        self.plan_above = _array(plan_above)
         # Zeros among the counts stay zero, so that what cannot occur at first never will.
         found = None
         if belief is None:
@@ -226,7 +257,22 @@ class Agent(AbstractAgent):
         Precision and habits go on from it as after `decide`: of the policies that begin with the action,
         the one taken as chosen is the most probable; habits (of choose="policy") count them all, as
         probable as they are given the action.
+
+        **Raises:** `ValueError`, outside a transformation, for what is no action of the model.
         """
+        if not isinstance(action, Tracer):
+            given = real_numbers("Agent: action", action).ravel()
+            controls = self.model.controls
+            if (
+                given.shape != (len(controls),)
+                or (given % 1 != 0).any()
+                or not ((given >= 0) & (given < controls)).all()
+            ):
+                raise ValueError(
+                    f"Agent: got action {given.tolist()}; wanted one control of each factor, below "
+                    f"{controls}."
+                )
+            action = given
         return _take(self, state, jnp.asarray(action, state.action.dtype))
 
 
@@ -383,6 +429,30 @@ def _log_probabilities(agent: Agent, state: AgentState) -> Array:
         )
     plan = _plan(agent, state.belief, state.precision, state.counts)
     return agent.choosing.log_probabilities(plan.probabilities)
+
+
+def _array(value: Any) -> Any:
+    return None if value is None else jnp.asarray(value, jnp.result_type(float))
+
+
+def _alike(some: Sequence[Any], all_of_them: Sequence[Any]) -> bool:
+    """Whether two lists are as long and the same, but for what is None in the first."""
+    return len(some) == len(all_of_them) and all(
+        one in (None, other) for one, other in zip(some, all_of_them, strict=True)
+    )
+
+
+def _check_counts(model: POMDP, counts: DirichletTables) -> None:
+    for letter in "ABCD":
+        tables, learned = getattr(model, letter), getattr(counts, letter)
+        shapes = [None if c is None else c.shape for c in learned]
+        wanted = [table.shape for table in tables]
+        if len(shapes) != len(wanted) or any(
+            s not in (None, w) for s, w in zip(shapes, wanted, strict=True)
+        ):
+            raise ValueError(
+                f"Agent: got counts of {letter} of shapes {shapes}; the model's tables have {wanted}."
+            )
 
 
 def _disorder(belief: Any) -> Array:

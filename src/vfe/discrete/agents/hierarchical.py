@@ -89,6 +89,14 @@ class HierarchicalAgent(AbstractAgent):
     duration: int = eqx.field(static=True)
 
     def __init__(self, slow: Agent, fast: Agent, links: Mapping[int | str, int | str], duration: int):
+        for name, value in (("slow", slow), ("fast", fast)):
+            if not isinstance(value, Agent):
+                raise TypeError(
+                    f"HierarchicalAgent: got a {type(value).__name__} for {name}; wanted a "
+                    "vfe.discrete.Agent."
+                )
+            if value.belief is not None:
+                raise ValueError(f"HierarchicalAgent: the {name} agent has belief=; wanted exact beliefs.")
         if isinstance(duration, bool) or not isinstance(duration, int | np.integer) or duration < 1:
             raise ValueError(
                 f"HierarchicalAgent: got duration {duration!r}; wanted a whole number of steps, 1 or more."

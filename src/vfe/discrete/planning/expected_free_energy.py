@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from vfe.discrete.planning.factor_nodes import factor_nodes
 from vfe.discrete.planning.goal import Goal
 from vfe.discrete.planning.joint_nodes import joint_nodes
-from vfe.discrete.planning.nodes import Counts
+from vfe.discrete.planning.nodes import Counts, check_belief
 from vfe.discrete.planning.policies import Policies
 from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
@@ -29,7 +29,6 @@ class ExpectedFreeEnergy(eqx.Module):
     total: Float[Array, " policies"]
 
 
-@eqx.filter_jit
 def expected_free_energy(
     model: POMDP,
     belief: Any,
@@ -60,7 +59,28 @@ def expected_free_energy(
 
     **Source:** Parr, Pezzulo and Friston 2022, "Active Inference", equation 2.6.
     """
-    terms = Terms() if terms is None else terms
+    check_belief("expected_free_energy", model, belief)
+    if policies.sequences.shape[2] != len(model.B):
+        raise ValueError(
+            f"expected_free_energy: got policies over {policies.sequences.shape[2]} factors; the model has "
+            f"{len(model.B)}."
+        )
+    # Arrays, so that other weights do not make another program.
+    terms = jax.tree.map(jnp.asarray, Terms() if terms is None else terms)
+    return _evaluate(model, belief, policies, terms, A_counts, B_counts, goal, possible)
+
+
+@eqx.filter_jit
+def _evaluate(
+    model: POMDP,
+    belief: Any,
+    policies: Policies,
+    terms: Terms,
+    A_counts: Counts,
+    B_counts: Counts,
+    goal: Goal | None,
+    possible: Array | None,
+) -> ExpectedFreeEnergy:
     if isinstance(belief, tuple):
         kind = factor_nodes(model, belief, terms, A_counts, B_counts, goal)
     else:

@@ -39,6 +39,24 @@ class AbstractNodes(eqx.Module):
         """The terms that depend on where a step leads to."""
 
 
+def check_belief(verb: str, model: POMDP, belief: Any) -> None:
+    """**Raises:** `ValueError` for a belief of other shapes than the states of a model.
+
+    **Example:** `check_belief("search", model, jnp.ones(model.states) / model.joint_size)`.
+    """
+    if isinstance(belief, tuple):
+        shapes = tuple(jnp.shape(q) for q in belief)
+        if shapes != tuple((n,) for n in model.states):
+            raise ValueError(
+                f"{verb}: got beliefs by factor of shapes {shapes}; wanted (states,) of {model.states}."
+            )
+    elif jnp.shape(belief) != model.states:
+        raise ValueError(
+            f"{verb}: got a belief of shape {jnp.shape(belief)}; wanted {model.states}, over joint "
+            "states, or a tuple with one array for every factor."
+        )
+
+
 def check_terms(model: POMDP, terms: Terms, A_counts: Counts, B_counts: Counts, goal: Goal | None) -> None:
     """**Raises:** `ValueError` where a term lacks what it needs, or joint outcomes are too many.
 

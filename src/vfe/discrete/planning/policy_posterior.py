@@ -5,6 +5,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 HALVINGS = 60
@@ -39,7 +41,6 @@ class PolicyPrecision(eqx.Module):
     after: Float[Array, " policies"]
 
 
-@eqx.filter_jit
 def infer_precision(G: Any, F: Any = 0.0, log_habit: Any = 0.0, *, rate: Any = 1.0) -> PolicyPrecision:
     """The policy precision at which its own update rests, for γ ~ Gamma(1, rate).
 
@@ -51,11 +52,26 @@ def infer_precision(G: Any, F: Any = 0.0, log_habit: Any = 0.0, *, rate: Any = 1
 
     **Arguments:** `G`, `F`: (policies,), nats; `log_habit`: ln E; `rate`: β before.
 
+    **Raises:** `ValueError` for shapes that do not fit, and a rate that is not greater than zero.
+
     **Example:** `infer_precision(jnp.array([1.0, 2.0]), jnp.array([0.5, 3.0])).precision`.
 
     **Source:** Friston, FitzGerald, Rigoli, Schwartenbeck and Pezzulo 2017, appendix.
     """
-    G, F = jnp.asarray(G), jnp.broadcast_to(jnp.asarray(F), jnp.shape(G))
+    found = [jnp.asarray(real) for real in (G, F, log_habit)]
+    if found[0].ndim != 1 or any(jnp.shape(other) not in ((), found[0].shape) for other in found[1:]):
+        raise ValueError(
+            f"infer_precision: got G, F and log_habit of shapes {[jnp.shape(f) for f in found]}; wanted "
+            "(policies,) each, or single numbers for the last two."
+        )
+    if not isinstance(rate, Tracer) and not (np.ndim(rate) == 0 and np.isfinite(rate) and rate > 0):
+        raise ValueError(f"infer_precision: got rate {rate!r}; wanted a number greater than zero.")
+    return _infer_precision(*found, jnp.asarray(rate))
+
+
+@eqx.filter_jit
+def _infer_precision(G: Array, F: Array, log_habit: Array, rate: Array) -> PolicyPrecision:
+    F = jnp.broadcast_to(F, G.shape)
 
     def both(beta: Array) -> tuple[Array, Array]:
         return policy_posterior(G, 1 / beta, log_habit), policy_posterior(G, 1 / beta, log_habit, F)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from vfe.discrete.planning.goal import Goal
 from vfe.discrete.planning.joint_nodes import joint_nodes, joint_outcomes
-from vfe.discrete.planning.nodes import Counts
+from vfe.discrete.planning.nodes import Counts, check_belief
 from vfe.discrete.planning.policies import check_horizon, joint_actions
 from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
@@ -84,7 +84,6 @@ class Searched(eqx.Module):
         return (self.lost > 1e-6).any()
 
 
-@eqx.filter_jit
 def search(
     model: POMDP,
     belief: Float[Array, " *states"],
@@ -115,7 +114,26 @@ def search(
 
     **Source:** Friston, Da Costa, Hafner, Hesp and Parr 2021, "Sophisticated inference".
     """
-    terms = Terms() if terms is None else terms
+    if isinstance(belief, tuple):
+        raise ValueError("search: got beliefs by factor; wanted one over joint states (model.states).")
+    check_belief("search", model, belief)
+    # Arrays, so that other numbers do not make another program.
+    terms, precision = jax.tree.map(jnp.asarray, (Terms() if terms is None else terms, precision))
+    return _search(model, belief, settings, terms, precision, A_counts, B_counts, goal, possible)
+
+
+@eqx.filter_jit
+def _search(
+    model: POMDP,
+    belief: Array,
+    settings: Search,
+    terms: Terms,
+    precision: Array,
+    A_counts: Counts,
+    B_counts: Counts,
+    goal: Goal | None,
+    possible: Array | None,
+) -> Searched:
     kind = joint_nodes(model, belief, terms, A_counts, B_counts, goal, possible)
     actions = jnp.asarray(joint_actions(model))
     chances = joint_outcomes(model, possible)

@@ -18,27 +18,32 @@ import vfe
 from vfe.discrete import behaviour as b
 from vfe.discrete.worlds import POMDPWorld, bandit, tmaze
 
-PAYS, HAZARD = 0.8, 0.05
+HAZARD = 0.05
 PRECISION, BIAS = b.positive(1.5, 0.5), b.real(0.0, 1.0)
 
 
-def reversal_agent(parameters):
+def reversal_agent(parameters, pays=0.8):
     """Two arms that change places; utility alone, so that precision, bias and hazard are told apart."""
-    world, bias = bandit((PAYS, 1 - PAYS), reward=1.0, loss=-1.0), parameters["bias"]
+    arms, bias = bandit((pays, 1 - pays), reward=1.0, loss=-1.0), parameters["bias"]
     h = parameters.get("hazard", jnp.full((), HAZARD))
     change = jnp.stack([jnp.stack([1 - h, h]), jnp.stack([h, 1 - h])])
     model = vfe.discrete.POMDP(
-        world.A,
-        [change[..., None], world.B[1]],
-        world.C,
-        world.D,
+        arms.A,
+        [change[..., None], arms.B[1]],
+        arms.C,
+        arms.D,
         jax.nn.softmax(jnp.stack([jnp.zeros_like(bias), bias])),
-        A_dependencies=world.A_dependencies,
+        A_dependencies=arms.A_dependencies,
     )
     terms = vfe.discrete.Terms(state_information=None)
     return vfe.discrete.Agent(
         model, 1, terms=terms, precision=parameters["precision"], action_precision=1.0
     )
+
+
+def surer_agent(parameters):
+    """The same where the better arm pays nine times of ten, which shows what is believed sooner."""
+    return reversal_agent(parameters, 0.9)
 
 
 def maze_agent(parameters):
@@ -52,12 +57,16 @@ def maze_agent(parameters):
     )
 
 
-ARMS = bandit((PAYS, 1 - PAYS), hazard=HAZARD)
 DESIGNS = {
-    "bandit": (reversal_agent, ARMS, 200, {"precision": PRECISION, "bias": BIAS}),
-    "reversals": (
+    "bandit": (
         reversal_agent,
-        ARMS,
+        bandit((0.8, 0.2), hazard=HAZARD),
+        200,
+        {"precision": PRECISION, "bias": BIAS},
+    ),
+    "reversals": (
+        surer_agent,
+        bandit((0.9, 0.1), hazard=0.1),
         800,
         {"precision": PRECISION, "bias": BIAS, "hazard": b.probability(0.1, 1.0, upper=0.5)},
     ),

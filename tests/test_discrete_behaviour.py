@@ -21,6 +21,13 @@ from vfe.free_energy import Kind
 GOOD, HAZARD, TRIALS = 0.8, 0.05, 150
 
 
+@pytest.fixture
+def double():
+    """Double precision for one test; the others run as JAX is set."""
+    with jax.enable_x64(True):
+        yield
+
+
 def reversal_agent(parameters):
     """Which of two arms pays changes now and then; utility alone, and a bias to the second arm."""
     pays = np.zeros((3, 2, 3))
@@ -132,7 +139,7 @@ def test_likelihood_by_hand_with_gradient_padding_and_episodes(simulated):
         assert TRIALS / 2 < share <= TRIALS
 
 
-@pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("double")
 def test_recorded_actions_leave_an_agent_as_its_own_do():
     """Tables, habits and precision that change: choices scored afterwards and while they were made."""
     model = reversal_agent({"precision": 1.0, "bias": jnp.zeros(())}).model
@@ -189,6 +196,7 @@ def test_recovery_and_laplace(simulated, fitted):
     assert abs(np.mean([*found.coverage.values()]) - 0.95) < 5 * np.sqrt(0.95 * 0.05 / 120)
     assert max(abs(error) for error in found.error.values()) < 0.15
     assert "precision" in found.table()
+    assert [one.get_xlabel() for one in found.plot()] == ["true", "true"]
     # −ln ∫ p(choices | θ) p(θ) dθ of one subject on a grid.
     seen, done = choices.outcomes[0, :, 0], choices.actions[0, :, 1]
     x = np.linspace(-4, 4, 41)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float
 from vfe.discrete.behaviour.fit import AgentLikelihood, AgentOf, read_choices
 from vfe.discrete.behaviour.parameters import Coordinates, ParameterPrior
 from vfe.discrete.behaviour.subjects import FittedSubjects, LogLikelihood, laplace, subjects_of
-from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy
 from vfe.perception.status import DivergenceError
 
@@ -129,7 +128,7 @@ def fit_group(
             "trace": np.asarray(trace),
             "converged": np.asarray(converged),
         }
-        return released(FittedGroup(subjects=found, **parts))
+        return FittedGroup(subjects=found, **parts)
 
 
 def _better(found: FittedSubjects) -> np.ndarray:

@@ -11,7 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vfe.discrete.behaviour.parameters import Coordinates, ParameterPrior
-from vfe.dynamics.precision import released
 from vfe.free_energy import FreeEnergy, Kind
 from vfe.perception.status import DivergenceError
 
@@ -131,7 +130,7 @@ def fit_subjects(
                 "(starts=, key=), allow more steps (max_steps=), give narrower priors, or write "
                 "throw=False to go on without them."
             )
-        return released(found)
+        return found
 
 
 def subjects_of(data: Any) -> int:

@@ -120,7 +120,8 @@ def fit_pomdp(
         states = exact_smooth(counts.expected_log(model), course)
         joint, states = jax.tree.map(np.asarray, (states.joint, states.free_energy))
         free = _free_energy(counts, prior, states)
-        return released(LearnedTables(counts, prior, counts.expected(model), joint, free, trace, converged))
+        expected = counts.expected(model)
+    return released(LearnedTables(counts, prior, expected, joint, free, trace, converged))
 
 
 @eqx.filter_jit

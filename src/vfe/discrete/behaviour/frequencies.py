@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import digamma, gammainc, gammaln, logsumexp
-from scipy.stats import gamma
+from scipy.special import digamma, gammainc, gammaincinv, gammaln, logsumexp
 
 from vfe.free_energy import FreeEnergy, Kind, same_kind
 
@@ -111,10 +110,10 @@ def model_frequencies(models: Mapping[str, Any]) -> ModelFrequencies:
 
 def _exceedance(counts: np.ndarray) -> np.ndarray:
     """P(r_k > all others): frequencies are gamma numbers divided by their sum."""
-    reach = gamma.ppf(1 - 1e-12, counts.max())
+    reach = gammaincinv(counts.max(), 1 - 1e-12)
     x = np.linspace(0, reach, 20_001)[1:]
     below = gammainc(counts[:, None], x)
     others = [np.prod(np.delete(below, k, 0), axis=0) for k in range(len(counts))]
-    density = gamma.pdf(x, counts[:, None])
+    density = np.exp((counts[:, None] - 1) * np.log(x) - x - gammaln(counts)[:, None])
     found = (density * np.array(others)).sum(1)
     return found / found.sum()

@@ -1,6 +1,7 @@
 """Agents fitted to choices: likelihood, subjects, groups, samples, recovery; choices are simulated here."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -15,8 +16,16 @@ import vfe
 from vfe.action.loop_parts import AbstractAgent, AbstractWorld
 from vfe.discrete import POMDP, Agent, DirichletTables, OnlineLearning, Terms, worlds
 from vfe.discrete import behaviour as b
+from vfe.free_energy import Kind
 
 GOOD, HAZARD, TRIALS = 0.8, 0.05, 150
+
+
+@pytest.fixture
+def double():
+    """Double precision for one test; the others run as JAX is set."""
+    with jax.enable_x64(True):
+        yield
 
 
 def reversal_agent(parameters):
@@ -130,7 +139,7 @@ def test_likelihood_by_hand_with_gradient_padding_and_episodes(simulated):
         assert TRIALS / 2 < share <= TRIALS
 
 
-@pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("double")
 def test_recorded_actions_leave_an_agent_as_its_own_do():
     """Tables, habits and precision that change: choices scored afterwards and while they were made."""
     model = reversal_agent({"precision": 1.0, "bias": jnp.zeros(())}).model
@@ -187,6 +196,7 @@ def test_recovery_and_laplace(simulated, fitted):
     assert abs(np.mean([*found.coverage.values()]) - 0.95) < 5 * np.sqrt(0.95 * 0.05 / 120)
     assert max(abs(error) for error in found.error.values()) < 0.15
     assert "precision" in found.table()
+    assert [one.get_xlabel() for one in found.plot()] == ["true", "true"]
     # −ln ∫ p(choices | θ) p(θ) dθ of one subject on a grid.
     seen, done = choices.outcomes[0, :, 0], choices.actions[0, :, 1]
     x = np.linspace(-4, 4, 41)
@@ -242,6 +252,44 @@ def test_a_group_tells_its_own_prior():
     assert ranked.best == "of the group"
 
 
+def by_subject(totals):
+    totals = np.asarray(totals)
+    return vfe.FreeEnergy({"choices": totals}, {}, {}, None, np.ones(()), Kind.exact, (), ("choices",))
+
+
+def test_frequencies_of_two_models_against_quadrature():
+    rng = np.random.default_rng(2)
+    first = rng.normal(size=30)
+    second = first + np.where(np.arange(30) < 22, 3.0, -3.0) + rng.normal(size=30)
+    found = b.model_frequencies({"one": by_subject(first), "two": by_subject(second)})
+    r = (np.arange(4000) + 0.5) / 4000
+    logs = np.log(r * np.exp(-first[:, None]) + (1 - r) * np.exp(-second[:, None])).sum(0)
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    assert_close(found.mean[0], (weights * r).sum(), 0.02)
+    assert_close(found.exceedance[0], weights[r > 0.5].sum(), 0.02)
+    # All alike against a flat prior over frequencies, by their evidence.
+    alike = np.log(0.5 * np.exp(-first) + 0.5 * np.exp(-second)).sum()
+    evidence = np.log(np.exp(logs - logs.max()).mean()) + logs.max()
+    assert_close(found.omnibus_risk, 1 / (1 + np.exp(evidence - alike)), 0.05)
+    assert found.mean[0] > found.protected_exceedance[1]
+    assert_close(found.of_subject.sum(1), np.ones(30), 1e-12)
+    assert "one" in repr(found)
+
+
+def test_exceedance_against_draws():
+    totals = np.random.default_rng(4).normal(size=(3, 25))
+    totals[1] += 0.7
+    found = b.model_frequencies({name: by_subject(f) for name, f in zip("abc", totals, strict=True)})
+    draws = np.random.default_rng(5).dirichlet(found.counts, 200_000)
+    shares = np.bincount(draws.argmax(1), minlength=3) / 200_000
+    assert_close(found.exceedance, shares, 5 * np.sqrt(0.25 / 200_000))
+    with pytest.raises(ValueError, match="of shapes"):
+        b.model_frequencies({"a": by_subject(totals[0]), "b": by_subject(totals[1][:5])})
+    with pytest.raises(ValueError, match="two or more fits"):
+        b.model_frequencies({"a": by_subject(totals[0])})
+
+
 def test_samples_agree_with_quadrature():
     _, chosen = coins(3, 30)
     found = b.sample_subjects(
@@ -284,27 +332,48 @@ def test_a_minimum_that_does_not_exist():
 
 
 SHARED = """
+import sys
 import jax, numpy as np
+rank, port = int(sys.argv[1]), sys.argv[2]
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=15)
 from test_discrete_behaviour import b, coins, flips
 _, chosen = coins(5, 20)
-one = b.fit_subjects(flips, chosen, prior={"bias": b.real()})
-two = b.fit_subjects(flips, chosen, prior={"bias": b.real()}, devices=jax.devices())
-assert len(jax.devices()) == 2
-np.testing.assert_allclose(one.coordinates, two.coordinates, rtol=0, atol=1e-12)
-np.testing.assert_allclose(one.free_energy.total, two.free_energy.total, rtol=0, atol=1e-12)
+assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
+alone = b.fit_subjects(flips, chosen, prior={"bias": b.real()})
+all = b.fit_subjects(flips, chosen, prior={"bias": b.real()}, devices=jax.devices())
+np.testing.assert_allclose(all.coordinates, alone.coordinates, rtol=0, atol=1e-12)
+np.testing.assert_allclose(all.free_energy.total, alone.free_energy.total, rtol=0, atol=1e-12)
+print("alike")
 """
 
 
-def test_subjects_shared_by_devices():
+def test_subjects_shared_by_processes_and_devices():
     folder = os.path.dirname(__file__)
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "PYTHONPATH": os.pathsep.join([folder, *sys.path]),
+        "JAX_PLATFORMS": "cpu",
     }
-    ended = subprocess.run(
-        [sys.executable, "-c", SHARED], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert ended.returncode == 0, ended.stderr
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED, str(rank), port],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert "alike" in said[0], said[0]
+    assert "alike" in said[1], said[1]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,6 @@ from vfe.discrete.states.outcomes import read_outcomes
 # entries (of 8 bytes; then they take some 4 GB).
 LARGEST = 65536
 ENTRIES = 2**26
-# Tables of pairs of joint states have the square of this many entries.
-LARGEST_PAIRS = 4096
 
 
 class Course(eqx.Module):
@@ -95,54 +93,3 @@ def check_size(model: POMDP, course: Course, verb: str) -> None:
             f"are kept for {LARGEST} states and {ENTRIES} entries at most. For more give "
             "belief=vfe.discrete.MeanField() or vfe.discrete.Structured()."
         )
-
-
-def read_course(model: POMDP, y: Any, actions: Any, verb: str) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes (time, modalities), −1 where missing, and actions (time − 1, factors), zero if not given.
-
-    **Raises:** `ValueError` that begins with `verb`, for too many joint states, shapes that do not fit,
-    and outcomes or actions out of range.
-
-    **Example:** `read_course(model, [0, 1, 1], None, "filter")`.
-    """
-    if model.joint_size > LARGEST_PAIRS:
-        raise ValueError(f"{verb}: got {model.joint_size} joint states; wanted {LARGEST_PAIRS} at most.")
-    counts, factors = model.outcomes, len(model.states)
-    outcomes = _whole(y, f"{verb}: outcomes", len(counts), missing=True)
-    if not len(outcomes):
-        raise ValueError(f"{verb}: got no outcomes.")
-    if actions is None:
-        controls = np.zeros((len(outcomes) - 1, factors), int)
-    else:
-        controls = _whole(actions, f"{verb}: actions", factors, missing=False)
-        if len(controls) != len(outcomes) - 1:
-            raise ValueError(
-                f"{verb}: got {len(controls)} actions for {len(outcomes)} times; wanted one between each "
-                "two."
-            )
-    for name, found, limits in (("outcome", outcomes, counts), ("action", controls, model.controls)):
-        bad = np.argwhere(found >= np.array(limits))
-        if len(bad):
-            t, k = (int(i) for i in bad[0])
-            where = "modality" if name == "outcome" else "factor"
-            raise ValueError(
-                f"{verb}: got {name} {found[t, k]} at time {t}, {where} {k}, which has 0 to "
-                f"{limits[k] - 1}."
-            )
-    return outcomes, controls
-
-
-def _whole(value: Any, name: str, columns: int, *, missing: bool) -> np.ndarray:
-    given = real_numbers(name, value)
-    if given.ndim == 1 and columns == 1:
-        given = given[:, None]
-    if given.ndim != 2 or given.shape[1] != columns:
-        raise ValueError(f"{name}: got shape {given.shape}; wanted (time, {columns}).")
-    absent = np.isnan(given) & missing
-    rest = np.where(absent, 0.0, given)
-    bad = np.argwhere(~np.isfinite(rest) | (rest < 0) | (rest != np.round(rest)))
-    if len(bad):
-        where = tuple(int(i) for i in bad[0])
-        help = ", NaN for missing" if missing else ""
-        raise ValueError(f"{name}: got {given[where]} at {where}; wanted whole numbers from 0{help}.")
-    return np.where(absent, -1, rest).astype(int)

@@ -1,6 +1,7 @@
 """Agents fitted to behaviour: likelihood of choices, parameters by subject and by group, recovery."""
 
 from vfe.discrete.behaviour.fit import AgentLikelihood, fit_choices, read_choices
+from vfe.discrete.behaviour.frequencies import ModelFrequencies, model_frequencies
 from vfe.discrete.behaviour.group import FittedGroup, fit_group, fit_group_choices
 from vfe.discrete.behaviour.likelihood import (
     Choices,
@@ -18,6 +19,7 @@ __all__ = [
     "Choices",
     "FittedGroup",
     "FittedSubjects",
+    "ModelFrequencies",
     "ParameterPrior",
     "Recovery",
     "SampledSubjects",
@@ -27,6 +29,7 @@ __all__ = [
     "fit_group_choices",
     "fit_subjects",
     "log_likelihood",
+    "model_frequencies",
     "positive",
     "predicted",
     "probability",

@@ -103,7 +103,7 @@ def fit_choices(
 
     - `agent_of`: from a dictionary of parameters to a `vfe.discrete.Agent` with an `action_precision`
       (or anything with `model`, `actions`, `init`, `restart`, `observe`, `log_probabilities`, `take`), in
-      JAX.
+      JAX. It is compiled once: what it reads from outside must not change (make another function).
     - `outcomes`, `actions`, `mask`, `first`: see `vfe.discrete.behaviour.read_choices`.
     - the rest: see `vfe.discrete.behaviour.fit_subjects`.
 

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.discrete.behaviour.parameters import Coordinates, ParameterPrior
 from vfe.discrete.behaviour.subjects import LogLikelihood, subjects_of
-from vfe.double_precision import released
 
 
 class SampledSubjects(eqx.Module):
@@ -116,9 +115,7 @@ def sample_subjects(
             mean = _named(kept, centre + spread * np.asarray(z["mean"]))
             sd = _named(kept, spread * np.exp(np.asarray(z["log_sd"])))
         failed: Any = np.asarray(sampler.get_extra_fields()["diverging"]).sum()
-        return released(
-            SampledSubjects(values, mean, sd, _named(kept, r_hat), _named(kept, effective), failed)
-        )
+        return SampledSubjects(values, mean, sd, _named(kept, r_hat), _named(kept, effective), failed)
 
 
 def _named(kept: Coordinates, numbers: np.ndarray) -> Any:

@@ -11,7 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vfe.discrete.behaviour.parameters import Coordinates, ParameterPrior
-from vfe.double_precision import released
 from vfe.free_energy import FreeEnergy, Kind
 from vfe.perception.status import DivergenceError
 
@@ -92,7 +91,8 @@ def fit_subjects(
       `key`); the best end is kept.
     - `tolerance`: the largest element of the gradient, nats per standard deviation of the prior, that
       counts as a minimum.
-    - `devices`: JAX devices that share the subjects.
+    - `devices`: JAX devices that share the subjects: `jax.devices()`, of all processes where there are
+      several, which then all call this with the same data and get the same numbers.
     - `throw`: raise where a subject has no minimum; else its numbers are NaN and `converged` says so.
 
     **Raises:** `ValueError` for data without subjects and starts without a key; `vfe.DivergenceError`
@@ -130,7 +130,7 @@ def fit_subjects(
                 "(starts=, key=), allow more steps (max_steps=), give narrower priors, or write "
                 "throw=False to go on without them."
             )
-        return released(found)
+        return found
 
 
 def subjects_of(data: Any) -> int:
@@ -167,15 +167,14 @@ def laplace(
     **Example:** see `fit_subjects`, which calls it.
     """
     count = subjects_of(data)
-    centre, spread = jnp.asarray(centre), jnp.asarray(spread)
-    begin = jnp.asarray(begin)
+    centre, spread, begin = (np.asarray(a, float) for a in (centre, spread, begin))
     if begin.ndim == 2:
-        begin = jnp.broadcast_to(begin[:, None], (len(begin), count, begin.shape[-1]))
-    data = jax.tree.map(jnp.asarray, data)
-    data, begin = _placed(data, begin, count, devices)
-    limits = jnp.asarray(max_steps), jnp.asarray(tolerance)
-    ends = _minima(log_likelihood, data, kept, centre, spread, begin, *limits)
-    place, value, gradient, curvature = jax.tree.map(lambda a: np.asarray(a)[:, :count], ends)
+        begin = np.broadcast_to(begin[:, None], (len(begin), count, begin.shape[-1]))
+    mesh = None if devices is None else _mesh(devices)
+    data, begin = _spread(mesh, data, count, 0), _spread(mesh, begin, count, 1)
+    numbers = (centre, spread, begin, np.asarray(max_steps), np.asarray(tolerance, float))
+    ends = _minima(log_likelihood, data, kept, *numbers)
+    place, value, gradient, curvature = (np.asarray(a)[:, :count] for a in _gathered(mesh, ends))
     best = np.argmin(np.where(np.isfinite(value), value, np.inf), axis=0)
     chosen = (best, np.arange(count))
     place, value, gradient, curvature = place[chosen], value[chosen], gradient[chosen], curvature[chosen]
@@ -220,11 +219,11 @@ def _minima(
     log_likelihood: LogLikelihood,
     data: Any,
     kept: Coordinates,
-    centre: Array,
-    spread: Array,
+    centre: Any,
+    spread: Any,
     begin: Float[Array, "starts subjects k"],
-    max_steps: Array,
-    tolerance: Array,
+    max_steps: Any,
+    tolerance: Any,
 ) -> tuple[Array, Array, Array, Array]:
     def one(begin: Array, data: Any) -> tuple[Array, Array, Array, Array]:
         def energy(v: Array) -> Array:
@@ -294,21 +293,35 @@ def newton(
     return place, value, jnp.abs(gradient).max(), curvature
 
 
-def _placed(data: Any, begin: Array, count: int, devices: Sequence[Any] | None) -> tuple[Any, Array]:
-    """Subjects spread over devices, the last repeated until they divide evenly."""
-    if devices is None:
-        return data, begin
+def _mesh(devices: Sequence[Any]) -> Mesh:
     found = list(devices)
     if not found or not all(isinstance(d, jax.Device) for d in found) or len(set(found)) < len(found):
         raise ValueError(
             f"fit_subjects: got devices={devices!r}; wanted different JAX devices, such as jax.devices()."
         )
-    mesh = Mesh(np.asarray(found), ("subjects",), axis_types=(AxisType.Auto,))
-    more = -count % len(found)
+    return Mesh(np.asarray(found), ("subjects",), axis_types=(AxisType.Auto,))
 
-    def put(a: Array, axis: int) -> Array:
-        last = jnp.repeat(jax.lax.slice_in_dim(a, count - 1, count, axis=axis), more, axis)
-        spec = PartitionSpec(*[None] * axis, "subjects")
-        return jax.device_put(jnp.concatenate([a, last], axis), NamedSharding(mesh, spec))
 
-    return jax.tree.map(lambda a: put(a, 0), data), put(begin, 1)
+def _spread(mesh: Mesh | None, tree: Any, count: int, axis: int) -> Any:
+    """Arrays with the subjects of an axis spread over devices, the last repeated until they divide evenly.
+
+    Of several processes each has all the arrays, and gives its devices their part.
+    """
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "subjects"))
+    take = np.minimum(np.arange(-(-count // mesh.size) * mesh.size), count - 1)
+
+    def put(leaf: Any) -> Array:
+        whole = np.take(np.asarray(leaf), take, axis)
+        whole = whole.astype(jax.dtypes.canonicalize_dtype(whole.dtype))
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, tree)
+
+
+def _gathered(mesh: Mesh | None, arrays: Any) -> Any:
+    """The whole arrays, in every process."""
+    if mesh is None:
+        return arrays
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))(arrays)

@@ -58,7 +58,7 @@ def reduce_tables(
             return jnp.where(jnp.asarray(other) > 0, jnp.asarray(other) + after - before, 0.0)
 
         counts = jax.tree.map(one, prior, posterior, reduced)
-        return ReducedTables(*released((counts, changes)))
+    return ReducedTables(*released((counts, changes)))
 
 
 def prune_entries(
@@ -89,7 +89,7 @@ def prune_entries(
             alone = jnp.eye(size, dtype=bool).reshape(size, size, *[1] * (before.ndim - 1))
             other = jnp.where(alone & (before > remainder), remainder, before)
             found[name] = jax.vmap(lambda o, b=before, a=after: _change(b, a, o))(other)
-        return released(found)
+    return released(found)
 
 
 def merge_states(
@@ -127,7 +127,8 @@ def merge_states(
             pieces.append(_merged(first, last))
         if not pieces:
             raise ValueError(f"merge_states: no modality that is learned depends on factor {factor!r}.")
-        return released(sum(pieces))
+        total = sum(pieces)
+    return released(total)
 
 
 def _merged(prior: Float[Array, "n states *rest"], posterior: Float[Array, "n states *rest"]) -> Array:

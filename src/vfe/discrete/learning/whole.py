@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vfe.arrays import real_numbers
-from vfe.discrete.course import read_course
+from vfe.discrete.course import Course, check_size, read
 from vfe.discrete.learning.counts import DirichletTables, log_beta, log_mean
-from vfe.discrete.learning.sequences import Course, Levels, expected_counts, levels
+from vfe.discrete.learning.sequences import expected_counts
 from vfe.discrete.pomdp import POMDP
+from vfe.discrete.states.exact import exact_smooth
 from vfe.double_precision import released
 from vfe.free_energy import FreeEnergy, Kind
 from vfe.series.verbs import fit
@@ -22,9 +22,10 @@ class LearnedTables(eqx.Module):
     """Beliefs about the tables of a discrete world after whole sequences.
 
     `counts`: Dirichlet; `prior`; `model`: the `POMDP` of mean tables; `joint` (*batch, time, *states):
-    beliefs about states in hindsight; `free_energy`: by modality and factor (*batch, time), and by table,
-    which are shared; its total bounds −ln p(o) with tables integrated out from above; `trace` (steps,): the
-    total at every step, never rising; `converged`: whether the last step changed it by no more than asked.
+    beliefs about states in hindsight, NaN where a sequence is over; `free_energy`: by modality and factor
+    (*batch, time), and by table, which are shared; its total is at least −ln p(o) with tables integrated
+    out; `trace` (steps,): the total at every step, never rising; `converged`: whether the last step changed
+    it by no more than asked.
     """
 
     counts: DirichletTables
@@ -64,7 +65,7 @@ def fit_pomdp(
     **Arguments:**
 
     - `y`: outcomes (time, modalities), (time,) for one, or many sequences (batch, time, modalities); NaN
-      where missing.
+      where missing; or a dictionary, also of soft and several outcomes, as in `vfe.filter`.
     - `prior`: counts of the tables that are learned; what it leaves out is known from `model`.
     - `actions`: (*batch, time − 1, factors), or (time − 1,) for one factor; zero if not given.
     - `mask`: (batch, time), true where a sequence goes on: of sequences that differ in length, padded to
@@ -104,21 +105,23 @@ def fit_pomdp(
             raise ValueError(
                 f"fit: start and prior differ in which entries of {name} have no count; wanted the same."
             )
-    course, many = _read(model, y, actions, mask)
+    course = read(model, y, actions, mask, "fit")
+    check_size(model, course, "fit")
+    many = course if course.many else jax.tree.map(lambda a: a[None], course)
     with jax.enable_x64(True):
-        found = _learn(model, prior, first, course, max_steps, tolerance)
-        counts, detail, mass, trace, steps, converged = jax.tree.map(np.asarray, found)
+        found = _learn(model, prior, first, many, max_steps, tolerance)
+        counts, trace, steps, converged = jax.tree.map(np.asarray, found)
         trace = trace[: int(steps)]
-    if not np.isfinite(mass):
-        raise ValueError(
-            "fit: a sequence is impossible under the model (its surprise is infinite); give every outcome "
-            "some probability or count in A, or every move in B."
-        )
-    with jax.enable_x64(True):
-        free = _free_energy(counts, prior, detail if many else jax.tree.map(lambda a: a[0], detail))
+        if not np.isfinite(trace[-1]):
+            raise ValueError(
+                "fit: a sequence is impossible under the model (its surprise is infinite); give every "
+                "outcome some probability or count in A, or every move in B."
+            )
+        states = exact_smooth(counts.expected_log(model), course)
+        joint, states = jax.tree.map(np.asarray, (states.joint, states.free_energy))
+        free = _free_energy(counts, prior, states)
         expected = counts.expected(model)
-        joint = detail.joint if many else detail.joint[0]
-        return released(LearnedTables(counts, prior, expected, joint, free, trace, converged))
+    return released(LearnedTables(counts, prior, expected, joint, free, trace, converged))
 
 
 @eqx.filter_jit
@@ -129,7 +132,7 @@ def _learn(
     course: Course,
     max_steps: int,
     tolerance: float,
-) -> tuple[DirichletTables, Levels, Array, Array, Array, Array]:
+) -> tuple[DirichletTables, Array, Array, Array]:
     prior, start = jax.tree.map(lambda a: jnp.asarray(a, float), (prior, start))
 
     def improved(used: Any) -> DirichletTables:
@@ -157,22 +160,21 @@ def _learn(
     empty = jnp.full(max_steps, jnp.nan)
     carry = (jnp.zeros((), int), start, start, empty, jnp.zeros((), bool))
     steps, counts, _, trace, stopped = jax.lax.while_loop(go_on, step, carry)
-    detail = jax.lax.map(lambda one: levels(counts.expected_log(model), one), course)
-    return counts, detail, trace[steps - 1], trace, steps, stopped
+    return counts, trace, steps, stopped
 
 
-def _free_energy(counts: DirichletTables, prior: DirichletTables, detail: Levels) -> FreeEnergy:
+def _free_energy(counts: DirichletTables, prior: DirichletTables, states: FreeEnergy) -> FreeEnergy:
     # float64, which JAX may not be set to hold.
-    hidden: dict[str, Any] = dict(detail.hidden)
-    entropies: dict[str, Any] = dict(detail.entropies)
+    hidden: dict[str, Any] = dict(states.hidden)
+    entropies: dict[str, Any] = dict(states.entropies or {})
     weight: Any = np.ones(())
     for (name, table), before in zip(counts.named().items(), prior.named().values(), strict=True):
         logs = jnp.where(table > 0, log_mean(table), 0.0)
         hidden[name] = np.asarray(log_beta(before).sum() - ((before - 1) * logs).sum())
         entropies[name] = np.asarray(log_beta(table).sum() - ((table - 1) * logs).sum())
     tables = tuple(counts.named())
-    order = (*tables, *detail.hidden, *detail.observed)
-    return FreeEnergy(detail.observed, hidden, entropies, None, weight, Kind.exact, tables, order)
+    order = (*tables, *states.order)
+    return FreeEnergy(states.observed, hidden, entropies, None, weight, Kind.exact, tables, order)
 
 
 def _check_alike(model: POMDP, counts: DirichletTables, word: str) -> None:
@@ -188,44 +190,3 @@ def _check_alike(model: POMDP, counts: DirichletTables, word: str) -> None:
     ]
     if counts.labels != model.labels or any(got != wanted for got, wanted in shapes):
         raise ValueError(f"fit: the {word} belongs to another model; wanted DirichletTables(model, ...).")
-
-
-def _read(model: POMDP, y: Any, actions: Any, mask: Any) -> tuple[Course, bool]:
-    lengths = {len(one) for one in y if hasattr(one, "__len__")} if isinstance(y, list | tuple) else set()
-    deep = lengths and any(hasattr(step, "__len__") for one in y for step in one)
-    if len(lengths) > 1 and deep:
-        raise ValueError(
-            f"fit: got sequences of {sorted(lengths)} times; pad them with NaN to the longest, and give "
-            "mask= (batch, time), true where a sequence goes on."
-        )
-    given = real_numbers("fit: outcomes", y)
-    many = given.ndim == 3
-    if not 1 <= given.ndim <= 3:
-        raise ValueError(f"fit: got outcomes of shape {given.shape}; wanted (batch, time, modalities).")
-    if not many:
-        given = given[None]
-    there = np.ones(given.shape[:2], bool) if mask is None else np.asarray(mask, bool)
-    there = there if many or mask is None else there[None]
-    holes = there.shape != given.shape[:2] or (np.diff(there.astype(int), axis=1) > 0).any()
-    if holes or not there[:, :1].all():
-        raise ValueError(
-            f"fit: got a mask of shape {there.shape} for outcomes of shape {given.shape}; wanted "
-            "(batch, time), true from the first time of every sequence to its last."
-        )
-    given = np.where(there.reshape(*there.shape, *[1] * (given.ndim - 2)), given, np.nan)
-    moves: Any = [None] * len(given)
-    if actions is not None:
-        moves = real_numbers("fit: actions", actions)
-        if not many:
-            moves = moves[None]
-        if moves.ndim < 2 or len(moves) != len(given):
-            raise ValueError(
-                f"fit: got actions of shape {np.shape(actions)} for {len(given)} sequences; wanted (batch, "
-                "time − 1, factors)."
-            )
-        padded = ~there[:, 1:].reshape(*there[:, 1:].shape, *[1] * (moves.ndim - 2))
-        if moves.shape[1] == padded.shape[1]:
-            moves = np.where(padded, 0, moves)
-    read = [read_course(model, one, move, "fit") for one, move in zip(given, moves, strict=True)]
-    outcomes, controls = (jnp.asarray(np.stack(column)) for column in zip(*read, strict=True))
-    return Course(outcomes, controls, jnp.asarray(there)), many

@@ -75,14 +75,15 @@ def run_forward(model: POMDP, course: Course) -> Forward:
 def run_backward(model: POMDP, course: Course, filtered: Forward) -> Float[Array, "time *states"]:
     """Beliefs given all outcomes. **Example:** `run_backward(model, course, filtered)`."""
 
-    def go(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        belief, predicted, control = now
+    def go(later: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
+        belief, predicted, control, here = now
         behind = backward(model, chosen(model, control), ratio(later, predicted))[0]
-        belief = belief * over_all(model, behind)
+        # Of columns that sum to less than one (⟨ln B⟩), times after the end would tell of those before.
+        belief = jnp.where(here, belief * over_all(model, behind), belief)
         return belief, belief
 
     last = filtered.joint[-1]
-    steps = (filtered.joint[:-1], filtered.predicted[1:], course.controls)
+    steps = (filtered.joint[:-1], filtered.predicted[1:], course.controls, course.present[1:])
     _, earlier = jax.lax.scan(go, last, steps, reverse=True)
     return jnp.concatenate([earlier, last[None]])
 

@@ -66,8 +66,8 @@ def expected_free_energy(
             f"{len(model.B)}."
         )
     # Arrays, so that other weights do not make another program.
-    terms = jax.tree.map(jnp.asarray, Terms() if terms is None else terms)
-    return _evaluate(model, belief, policies, terms, A_counts, B_counts, goal, possible)
+    weights: Any = jax.tree.map(jnp.asarray, Terms() if terms is None else terms)
+    return _evaluate(model, belief, policies, weights, A_counts, B_counts, goal, possible)
 
 
 @eqx.filter_jit

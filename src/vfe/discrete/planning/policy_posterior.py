@@ -58,15 +58,16 @@ def infer_precision(G: Any, F: Any = 0.0, log_habit: Any = 0.0, *, rate: Any = 1
 
     **Source:** Friston, FitzGerald, Rigoli, Schwartenbeck and Pezzulo 2017, appendix.
     """
-    found = [jnp.asarray(real) for real in (G, F, log_habit)]
-    if found[0].ndim != 1 or any(jnp.shape(other) not in ((), found[0].shape) for other in found[1:]):
+    G, F, log_habit = (jnp.asarray(real) for real in (G, F, log_habit))
+    shapes = [G.shape, F.shape, log_habit.shape]
+    if G.ndim != 1 or any(shape not in ((), G.shape) for shape in shapes):
         raise ValueError(
-            f"infer_precision: got G, F and log_habit of shapes {[jnp.shape(f) for f in found]}; wanted "
-            "(policies,) each, or single numbers for the last two."
+            f"infer_precision: got G, F and log_habit of shapes {shapes}; wanted (policies,) each, or single "
+            "numbers for the last two."
         )
     if not isinstance(rate, Tracer) and not (np.ndim(rate) == 0 and np.isfinite(rate) and rate > 0):
         raise ValueError(f"infer_precision: got rate {rate!r}; wanted a number greater than zero.")
-    return _infer_precision(*found, jnp.asarray(rate))
+    return _infer_precision(G, F, log_habit, jnp.asarray(rate))
 
 
 @eqx.filter_jit

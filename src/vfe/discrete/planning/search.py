@@ -118,8 +118,9 @@ def search(
         raise ValueError("search: got beliefs by factor; wanted one over joint states (model.states).")
     check_belief("search", model, belief)
     # Arrays, so that other numbers do not make another program.
-    terms, precision = jax.tree.map(jnp.asarray, (Terms() if terms is None else terms, precision))
-    return _search(model, belief, settings, terms, precision, A_counts, B_counts, goal, possible)
+    weights: Any = jax.tree.map(jnp.asarray, Terms() if terms is None else terms)
+    gamma = jnp.asarray(precision)
+    return _search(model, belief, settings, weights, gamma, A_counts, B_counts, goal, possible)
 
 
 @eqx.filter_jit

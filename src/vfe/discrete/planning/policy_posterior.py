@@ -62,8 +62,8 @@ def infer_precision(G: Any, F: Any = 0.0, log_habit: Any = 0.0, *, rate: Any = 1
     shapes = [G.shape, F.shape, log_habit.shape]
     if G.ndim != 1 or any(shape not in ((), G.shape) for shape in shapes):
         raise ValueError(
-            f"infer_precision: got G, F and log_habit of shapes {shapes}; wanted (policies,) each, or single "
-            "numbers for the last two."
+            f"infer_precision: got G, F and log_habit of shapes {shapes}; wanted (policies,) each, or "
+            "single numbers for the last two."
         )
     if not isinstance(rate, Tracer) and not (np.ndim(rate) == 0 and np.isfinite(rate) and rate > 0):
         raise ValueError(f"infer_precision: got rate {rate!r}; wanted a number greater than zero.")

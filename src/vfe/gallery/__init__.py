@@ -52,6 +52,18 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.action.mountain_car",
         seconds=20,
     ),
+    "tmaze": Job(
+        name="tmaze",
+        summary="A cue before an arm: who reads it first, who again and again, and what reading brings.",
+        module="vfe.gallery.discrete.tmaze",
+        seconds=45,
+    ),
+    "grid-learning": Job(
+        name="grid-learning",
+        summary="Agents that want to know what their actions do learn it sooner than those who wander.",
+        module="vfe.gallery.discrete.grid_learning",
+        seconds=10,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

@@ -4,6 +4,7 @@ PYTHON ?=
 PYTHON313 ?=
 WORKERS ?= 2
 ARGS ?=
+OPTIMISED ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-thorough test-newest lint lock clean
@@ -20,6 +21,7 @@ help:
 	@echo 'PYTHON=...        the Python for .venv          (now: found by itself, 3.11 or newer)'
 	@echo 'PYTHON313=...     the Python for .venv-newest   (now: found by itself)'
 	@echo 'WORKERS=$(WORKERS)         test processes'
+	@echo 'OPTIMISED=1       tests on code that is compiled as users have it (slower)'
 	@echo 'ARGS=...          further arguments for pytest, e.g. ARGS="-k gaussian"'
 
 demo: .venv/.installed
@@ -33,6 +35,10 @@ test-thorough: .venv/.installed
 
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -n $(WORKERS) -m core $(ARGS)
+
+# The tests' time is compilation, much of it LLVM's optimisation of code that then runs for
+# milliseconds. `make test OPTIMISED=1`, and pytest by itself, compile as users do.
+test test-newest: export JAX_DISABLE_MOST_OPTIMIZATIONS = $(if $(OPTIMISED),0,1)
 
 # Keep compiled functions from one run to the next; draw figures without a screen or a home.
 test test-thorough test-newest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax

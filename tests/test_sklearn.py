@@ -27,9 +27,10 @@ TINY = {"hidden_layer_sizes": (4,), "batch_size": 256, "learning_rate": 3e-2}
 @pytest.fixture(autouse=True)
 def quick_compilation():
     """scikit-learn's checks alone use some twenty shapes, each compiled anew, and run for milliseconds."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.filterwarnings("default::sklearn.exceptions.SkipTestWarning")

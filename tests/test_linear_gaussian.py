@@ -13,6 +13,10 @@ import vfe
 pytestmark = pytest.mark.usefixtures("float64")
 
 CASES = [pytest.param(n, marks=pytest.mark.core) if n == 8 else n for n in range(10)]
+# Of every depth one case or two, those with levels of one element first; the others differ in width alone.
+TOLD = [
+    c if n in (2, 3, 5, 7, 8) else pytest.param(n, marks=pytest.mark.thorough) for n, c in enumerate(CASES)
+]
 # Solvers compile for minutes: four cases of every depth and shape always, the others on request.
 SOLVED = [n if n in (1, 2, 4) else pytest.param(n, marks=pytest.mark.thorough) for n in range(10) if n != 8]
 SOLVED.insert(0, pytest.param(8, marks=pytest.mark.core))
@@ -145,7 +149,7 @@ def test_exact_posterior_and_evidence(number):
     assert_close(surprise[1:], c["neg_log_evidence_batch"], 1e-9, "evidence of the batch")
 
 
-@pytest.mark.parametrize("number", CASES)
+@pytest.mark.parametrize("number", TOLD)
 def test_marginals(number):
     """Claim 16 (8): p(z_i) of every level by the recursion from the top, to 1e-9."""
     c = case(number)
@@ -170,7 +174,7 @@ def test_optimal_mean_field(number):
         assert_close(vfe.free_energy(model, belief, {"x": c["x"]}).total, c[f"{q}_F"], 1e-8, q)
 
 
-@pytest.mark.parametrize("number", CASES)
+@pytest.mark.parametrize("number", TOLD)
 def test_error_coordinates_reach_the_posterior(number):
     """A Laplace belief found by Gauss–Newton: the posterior mean to 1e-6, F = −ln p(x) to 1e-8.
 

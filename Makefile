@@ -38,7 +38,7 @@ test-newest: .venv-newest/.installed
 
 # The tests' time is compilation, much of it LLVM's optimisation of code that then runs for
 # milliseconds. `make test OPTIMISED=1`, and pytest by itself, compile as users do.
-test test-newest: export JAX_DISABLE_MOST_OPTIMIZATIONS = $(if $(OPTIMISED),0,1)
+test: export JAX_DISABLE_MOST_OPTIMIZATIONS = $(if $(OPTIMISED),0,1)
 
 # Keep compiled functions from one run to the next; draw figures without a screen or a home.
 test test-thorough test-newest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax

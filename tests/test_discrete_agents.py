@@ -132,7 +132,7 @@ def test_choices_are_drawn_from_the_probabilities_they_are_said_to_have():
         A_dependencies=[[0]],
     )
     for choose in ("policy", "action", "factor"):
-        agent = Agent(model, 2, precision=1.5, action_precision=1.0, choose=choose)
+        agent = Agent(model, 2, precision=1.5, action_precision=0.6, choose=choose)
         state, _ = agent.observe(agent.init(), 0)
         p = np.exp(agent.log_probabilities(state))
         assert p.sum() == pytest.approx(1.0, abs=1e-5)
@@ -190,6 +190,70 @@ def test_precision_rises_where_policies_that_were_good_explain_the_outcomes(maze
         state, [1, 2, 0]
     )
     assert float(missed.precision) < 2.0
+
+
+def test_many_modalities_and_long_evidence_do_not_underflow():
+    """Eighty modalities at once, and 80 outcomes for one state after which 100 speak for the other."""
+    seen = np.array([[0.9, 0.1], [0.1, 0.9]])
+    many = POMDP([seen] * 80, [np.eye(2)[..., None]])
+    agent = Agent(many, 1, terms=Terms(averages="factorised"))
+    _, percept = agent.observe(agent.init(), [0] * 41 + [1] * 39)
+    wanted = -np.log(0.5 * (0.9**41 * 0.1**39 + 0.9**39 * 0.1**41))
+    assert float(percept.free_energy.total) == pytest.approx(wanted, rel=1e-5)
+    assert float(percept.factors[0][0]) == pytest.approx(81 / 82, rel=1e-5)
+    one = POMDP([np.array([[0.8, 0.2], [0.2, 0.8]])], [np.eye(2)[..., None]])
+    long = Agent(one, 1, terms=Terms(averages="factorised"))
+    outcomes = jnp.concatenate([jnp.zeros(80, int), jnp.ones(100, int)])[:, None]
+    belief = jax.lax.scan(lambda s, o: long.observe(s, o), long.init(), outcomes)[0].belief
+    assert float(belief[1]) == pytest.approx(1.0)
+
+
+def test_derivatives_of_F_and_where_habits_forbid(maze):
+    def surprise(cue, start):
+        model = POMDP(
+            [*maze.A[:2], cue],
+            maze.B,
+            maze.C,
+            [maze.D[0], start],
+            A_dependencies=maze.A_dependencies,
+            B_dependencies=maze.B_dependencies,
+        )
+        agent = Agent(model, 1)
+        _, percept = agent.observe(agent.init(), jnp.array([0, 0, 0]))
+        return percept.free_energy.total
+
+    found = jax.jit(jax.grad(surprise, (0, 1)))(jnp.asarray(maze.A[2]), jnp.array([0.5, 0.5]))
+    assert all(np.isfinite(g).all() for g in found)
+    habit = POMDP([np.eye(2)], [np.stack([np.eye(2)] * 3, -1)], [[3.0, 0.0]], E=[0.5, 0.5, 0.0])
+
+    def log_probability(precision, choose):
+        agent = Agent(habit, 1, precision=precision[0], action_precision=precision[1], choose=choose)
+        state, _ = agent.observe(agent.init(), jnp.array([0]))
+        return agent.log_probabilities(state)
+
+    for choose in ("policy", "action", "factor"):
+        found = log_probability(jnp.array([400.0, 2.0]), choose)
+        np.testing.assert_allclose(np.exp(found), [0.5, 0.5, 0.0], atol=1e-6)
+        slopes = jax.jacobian(log_probability)(jnp.array([400.0, 2.0]), choose)
+        assert np.isfinite(slopes).all()
+
+
+def test_a_plan_that_was_departed_from_is_not_followed(corridors):
+    agent = Agent(corridors, 3, plan_above=5.0)
+    state, _ = agent.observe(agent.init(), [0, 0, 0])
+    state, _ = agent.decide(state, KEY)
+    followed, _ = agent.observe(state, [3, 0, 1])
+    assert not agent.decide(followed, KEY)[1].planned
+    state, _ = agent.observe(agent.take(state, [0, 0]), [0, 0, 0])
+    assert agent.decide(state, KEY)[1].planned
+
+
+def test_a_mean_field_agent_refuses_what_is_impossible():
+    fixed = POMDP([np.eye(2)], [np.eye(2)[..., None]], D=[[1.0, 0.0]])
+    agent = Agent(fixed, 1, belief=MeanField(starts=2))
+    state, _ = agent.observe(agent.init(), [0])
+    with pytest.raises(ValueError, match="impossible under the model"):
+        agent.observe(state, [1])
 
 
 def test_a_plan_is_followed_while_the_belief_is_sharp(corridors):
@@ -326,7 +390,13 @@ def test_a_second_call_compiles_nothing(maze):
         ),
         (lambda m: Agent(m, plan=Policies(m, [[[9, 0]]])), "control 9"),
         (lambda m: Agent(m, plan=every_policy(bandit((0.9, 0.1)), 1)), "policies of another model"),
-        (lambda m: Agent(m, 1, goal=Goal(bandit((0.9, 0.1)), {0: [1]})), "a goal of another model"),
+        (
+            lambda m: Agent(m, 1, goal=Goal(bandit((0.9, 0.1)), {0: [1]}), terms=Terms(inductive=1.0)),
+            "a goal of another model",
+        ),
+        (lambda m: Agent(m, 1, goal=Goal(m, {0: [1]})), "a goal that no term is about"),
+        (lambda m: Agent(m, 1, plan_above=float("nan")), "got plan_above nan"),
+        (lambda m: Agent(m, 1, plan_above=0.1, infer_precision=True), "leave one of them out"),
         (
             lambda m: Agent(m, 1, learning=OnlineLearning(DirichletTables.flat(bandit((0.9, 0.1))))),
             "got counts of A of shapes",

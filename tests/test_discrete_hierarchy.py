@@ -94,6 +94,10 @@ def test_bad_hierarchies():
         (lambda: HierarchicalAgent(slow, fast, {0: 1}, 3), "a factor of the fast agent"),
         (lambda: HierarchicalAgent(slow, fast, {0: 0}, 0), "got duration 0"),
         (lambda: HierarchicalAgent(slow, other, {0: 0}, 3), "changes within a period"),
+        (
+            lambda: HierarchicalAgent(slow, Agent(fast.model, 1, infer_precision=True), {0: 0}, 3),
+            "the fast agent has .'infer_precision'.",
+        ),
         (lambda: HierarchicalAgent(small, fast, {0: 0}, 3), "2 outcomes.*3 states"),
     ):
         with pytest.raises(ValueError, match=message):

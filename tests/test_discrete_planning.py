@@ -50,7 +50,7 @@ def test_reference_terms(case):
         "B_counts": tuple(data[f"pB_{f}"] for f in factors),
     }
     wanted = {f: np.flatnonzero(data[f"goal_{f}"]) for f in factors if f"goal_{f}" in data}
-    goal = Goal(model, wanted, depth=4)
+    goal = Goal(model, wanted or {0: [0]}, depth=4)
     policies = Policies(model, data["policies"])
     joint = expected_free_energy(model, joint_of(beliefs), policies, Terms(**EVERY), **counts, goal=goal)
     apart = Terms(**EVERY, averages="factorised")
@@ -179,6 +179,8 @@ def test_derivatives_of_the_precision_are_those_of_its_fixed_point():
     step = 1e-5
     slope = (precision(1 + step) - precision(1 - step)) / (2 * step)
     assert jax.grad(precision)(1.0) == pytest.approx(float(slope), rel=1e-6)
+    bend = (jax.grad(precision)(1 + step) - jax.grad(precision)(1 - step)) / (2 * step)
+    assert jax.grad(jax.grad(precision))(1.0) == pytest.approx(float(bend), rel=1e-6)
 
 
 def test_preferences_may_change_in_time():

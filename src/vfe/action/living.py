@@ -77,6 +77,7 @@ def live(
     ```
     """
     world = as_world(world)
+    keep = (keep,) if isinstance(keep, str) else keep
     for name, value in (("steps", steps), ("repeats", repeats)):
         if value is not None and (isinstance(value, bool) or not _is_whole(value) or value < 1):
             raise ValueError(f"live: got {name}={value!r}; wanted a whole number, 1 or more.")
@@ -104,6 +105,7 @@ def live(
     if not isinstance(history.actions, Tracer):
         _check_possible(history, possible, example)
         _check_actions(history, world)
+        _check_outcomes(history, example)
     return history
 
 
@@ -211,7 +213,7 @@ def _check_fit(agent: AbstractAgent, world: Any) -> None:
         if here is None or there is None:
             continue
         here, there = tuple(here), tuple(there)
-        if word == "controls":  # what cannot be moved does not matter
+        if word == "controls" and len(here) != len(there):  # what cannot be moved does not matter
             here, there = _movable(here), _movable(there)
         if here != there:
             raise ValueError(
@@ -245,6 +247,21 @@ def _check_possible(history: History, possible: Any, agent: AbstractAgent) -> No
             f"live: the outcomes {seen} at time {time}{where} are impossible under the agent's model and "
             "what it believed (their surprise is infinite); give every outcome some probability in A, or "
             'write Agent(..., impossible="skip") to take them as missing.'
+        )
+
+
+def _check_outcomes(history: History, agent: AbstractAgent) -> None:
+    """What the world gave is something the agent's model has (where both are plain numbers)."""
+    sizes = getattr(getattr(agent, "model", None), "outcomes", None)
+    outcomes = history.outcomes
+    if sizes is None or not hasattr(outcomes, "ndim") or outcomes.shape[-1:] != (len(sizes),):
+        return
+    bad = np.argwhere(np.asarray(outcomes) >= np.asarray(sizes))
+    if len(bad):
+        where = tuple(int(k) for k in bad[0])
+        raise ValueError(
+            f"live: got outcome {np.asarray(outcomes)[where]} at time {where[-2]}, modality {where[-1]}; "
+            f"the agent's model has 0 to {sizes[where[-1]] - 1} there."
         )
 
 

@@ -155,6 +155,16 @@ def _dependencies(
 ) -> Dependencies:
     if given is None:
         return tuple(default)
+    if any(isinstance(each, str) or not isinstance(each, Sequence | np.ndarray) for each in given):
+        raise ValueError(
+            f"POMDP: got {word}_dependencies {given!r}; wanted a list of factors for every table, such as "
+            "[[0], [0, 1]]."
+        )
+    fractions = [f for each in given for f in each if not isinstance(f, str) and int(f) != f]
+    if fractions:
+        raise ValueError(
+            f"POMDP: got {word}_dependencies on {fractions}; wanted numbers or names of factors."
+        )
     unknown = [f for each in given for f in each if isinstance(f, str) and f not in names]
     if unknown:
         raise ValueError(

@@ -34,7 +34,7 @@ from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.joint import joint_likelihood
 from vfe.discrete.states.settings import MeanField
-from vfe.discrete.tables import entropy
+from vfe.discrete.tables import entropy, log_table
 
 
 class Agent(AbstractAgent):
@@ -154,6 +154,14 @@ class Agent(AbstractAgent):
             raise ValueError(
                 f"Agent: got habits E over {model.E.shape[0]} policies; the plan has {options} options."
             )
+        if infer_precision and plan_above is not None:
+            raise ValueError(
+                "Agent: infer_precision holds new plans against outcomes, plan_above follows old ones; "
+                "leave one of them out."
+            )
+        known = plan_above is not None and not isinstance(plan_above, Tracer)
+        if known and (isinstance(plan_above, str | bool) or np.ndim(plan_above) or not plan_above >= 0):
+            raise ValueError(f"Agent: got plan_above {plan_above!r}; wanted nats, zero or more.")
         if belief is not None and (isinstance(plan, Search) or infer_precision):
             raise ValueError(
                 "Agent: a search and infer_precision need exact beliefs; leave out belief=, or plan with a "
@@ -167,6 +175,10 @@ class Agent(AbstractAgent):
         weights = {} if terms is None else terms.weights
         if "inductive" in weights and goal is None:
             raise ValueError("Agent: the inductive term needs a goal; give goal=vfe.discrete.Goal(...).")
+        if goal is not None and "inductive" not in weights:
+            raise ValueError(
+                "Agent: got a goal that no term is about; write terms=vfe.discrete.Terms(inductive=1.0)."
+            )
         counts = None if learning is None else learning.counts
         if counts is not None:
             _check_counts(model, counts)
@@ -362,7 +374,7 @@ def _precision(agent: Agent, model: POMDP, state: AgentState, outcome: Array) ->
         return -jnp.log(jnp.maximum((next_states(model, state.belief, action) * seen).sum(), least))
 
     F = jax.vmap(surprise)(agent.options)
-    habit = 0.0 if model.E is None else jnp.log(jnp.asarray(model.E))
+    habit = 0.0 if model.E is None else log_table(model.E)
     plan: Any = state.plan  # kept, since it is needed here
     G = plan.expected_free_energy
     return infer_precision(G, F, habit, rate=1 / agent.precision).precision
@@ -372,7 +384,7 @@ def _precision(agent: Agent, model: POMDP, state: AgentState, outcome: Array) ->
 def _decide(agent: Agent, state: AgentState, key: PRNGKeyArray) -> tuple[AgentState, Decision]:
     def anew() -> tuple[Plan, Array, Array, Array]:
         plan = _plan(agent, state.belief, state.precision, state.counts)
-        action, option, found = agent.choosing.choose(plan.probabilities, key)
+        action, option, found = agent.choosing.choose(plan.log_probabilities, key)
         # A combination of controls that begins no policy cannot be followed further.
         return plan, action, option, jnp.where(found, 1, _length(agent)).astype(state.place.dtype)
 
@@ -413,12 +425,14 @@ def _take(agent: Agent, state: AgentState, action: Array) -> AgentState:
     learns = state.counts is not None and state.counts.E is not None
     if agent.infer_precision or learns:
         plan = _plan(agent, state.belief, state.precision, state.counts)
-        option, taken = agent.choosing.given(plan.probabilities, action)
+        option, taken = agent.choosing.given(plan.log_probabilities, action)
         if agent.infer_precision:
             state = eqx.tree_at(lambda s: s.plan, state, plan)
         state = eqx.tree_at(lambda s: s.option, state, option)
         state = _habits(agent, state, taken)
-    return eqx.tree_at(lambda s: s.action, state, action)
+    # A plan that someone else departed from is not followed further.
+    ended = jnp.full_like(state.place, _length(agent))
+    return eqx.tree_at(lambda s: (s.action, s.place), state, (action, ended))
 
 
 @eqx.filter_jit
@@ -428,7 +442,7 @@ def _log_probabilities(agent: Agent, state: AgentState) -> Array:
             "log_probabilities: this agent follows earlier plans; write Agent(..., plan_above=None)."
         )
     plan = _plan(agent, state.belief, state.precision, state.counts)
-    return agent.choosing.log_probabilities(plan.probabilities)
+    return agent.choosing.log_probabilities(plan.log_probabilities)
 
 
 def _array(value: Any) -> Any:

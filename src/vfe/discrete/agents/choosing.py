@@ -22,7 +22,7 @@ class Choosing(eqx.Module):
     **Raises:** `ValueError` for a precision that is not greater than zero, and something else to choose
     among.
 
-    **Example:** `agent.choosing.choose(plan.probabilities, key)`.
+    **Example:** `agent.choosing.choose(plan.log_probabilities, key)`.
     """
 
     options: Int[Array, "options factors"]
@@ -36,11 +36,8 @@ class Choosing(eqx.Module):
             raise ValueError(f'Agent: got choose={self.among!r}; wanted "policy", "action" or "factor".')
         check_positive("action_precision", self.precision)
 
-    def choose(
-        self, probabilities: Float[Array, " options"], key: PRNGKeyArray
-    ) -> tuple[Array, Array, Array]:
+    def choose(self, log_q: Float[Array, " options"], key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         """The action, the most probable option that begins with it, and whether there is one."""
-        log_q = jnp.log(probabilities)
         if self.among == "policy":
             option = self._draw(log_q, key)
             return self.options[option], option, jnp.ones((), bool)
@@ -52,9 +49,9 @@ class Choosing(eqx.Module):
             drawn = [self._draw(logits, each) for logits, each in zip(found, keys, strict=True)]
             action = jnp.stack(drawn).astype(self.options.dtype)
         begins = (self.options == action).all(1)
-        return action, jnp.argmax(jnp.where(begins, probabilities, -1.0)), begins.any()
+        return action, jnp.argmax(jnp.where(begins, log_q, -jnp.inf)), begins.any()
 
-    def log_probabilities(self, probabilities: Float[Array, " options"]) -> Float[Array, " actions"]:
+    def log_probabilities(self, log_q: Float[Array, " options"]) -> Float[Array, " actions"]:
         """ln p(u) of every joint action as `choose` would draw it.
 
         **Raises:** `ValueError` where the most probable one is taken.
@@ -64,35 +61,34 @@ class Choosing(eqx.Module):
                 "log_probabilities: this agent takes the most probable action; write "
                 "Agent(..., action_precision=1.0) for actions that are drawn."
             )
-        log_q = jnp.log(probabilities)
         if self.among == "policy":
-            return self._of_actions(jax.nn.log_softmax(self.precision * log_q))
+            return self._of_actions(jax.nn.log_softmax(_sharpened(self.precision, log_q)))
         if self.among == "action":
-            return jax.nn.log_softmax(self.precision * self._of_actions(log_q))
+            return jax.nn.log_softmax(_sharpened(self.precision, self._of_actions(log_q)))
         parts = [
-            jax.nn.log_softmax(self.precision * found)[self.actions[:, f]]
+            jax.nn.log_softmax(_sharpened(self.precision, found))[self.actions[:, f]]
             for f, found in enumerate(self._of_controls(log_q))
         ]
         return sum(parts[1:], parts[0])
 
     def given(
-        self, probabilities: Float[Array, " options"], action: Int[Array, " factors"]
+        self, log_q: Float[Array, " options"], action: Int[Array, " factors"]
     ) -> tuple[Array, Float[Array, " options"]]:
         """The most probable option that begins with an action, and how probable each is given the action.
 
         Where actions are drawn without choosing a policy, the most probable one is taken to be meant.
         """
         begins = (self.options == action).all(1)
-        option = jnp.argmax(jnp.where(begins, probabilities, -1.0))
+        option = jnp.argmax(jnp.where(begins, log_q, -jnp.inf))
         if self.among != "policy" or self.precision is None:
             return option, jax.nn.one_hot(option, len(begins))
-        logits = jnp.where(begins, self.precision * jnp.log(probabilities), -1e30)
+        logits = jnp.where(begins, _sharpened(self.precision, log_q), -1e30)
         return option, jnp.where(begins, jax.nn.softmax(logits), 0.0)
 
     def _draw(self, logits: Array, key: PRNGKeyArray) -> Array:
         if self.precision is None:
             return jnp.argmax(logits)
-        return jax.random.categorical(key, self.precision * logits)
+        return jax.random.categorical(key, _sharpened(self.precision, logits))
 
     def _of_actions(self, log_q: Array) -> Array:
         """ln q(u) of every joint action, summed over the options that begin with it."""
@@ -117,8 +113,16 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"Agent: got {name} {value!r}; wanted a number greater than zero.")
 
 
+def _sharpened(precision: Any, log_q: Array) -> Array:
+    """α ln q, with derivatives of zero where q is zero."""
+    there = log_q > -jnp.inf
+    return jnp.where(there, precision * jnp.where(there, log_q, 0.0), -jnp.inf)
+
+
 def _summed(log_q: Array, begins: Array) -> Array:
     """ln Σ q over the options of every row; −∞, with derivatives of zero, for rows without any."""
+    begins = begins & (log_q > -jnp.inf)
     some = begins.any(1)
-    whole = jax.nn.logsumexp(jnp.where(begins | ~some[:, None], log_q, -jnp.inf), axis=1)
+    there = jnp.where(log_q > -jnp.inf, log_q, 0.0)
+    whole = jax.nn.logsumexp(jnp.where(begins | ~some[:, None], there, -jnp.inf), axis=1)
     return jnp.where(some, whole, -jnp.inf)

@@ -95,8 +95,16 @@ class HierarchicalAgent(AbstractAgent):
                     f"HierarchicalAgent: got a {type(value).__name__} for {name}; wanted a "
                     "vfe.discrete.Agent."
                 )
-            if value.belief is not None:
-                raise ValueError(f"HierarchicalAgent: the {name} agent has belief=; wanted exact beliefs.")
+            used = {
+                "belief": value.belief is not None,
+                "learning": value.learning is not None,
+                "infer_precision": value.infer_precision,
+            }
+            if any(used.values()):
+                raise ValueError(
+                    f"HierarchicalAgent: the {name} agent has {[k for k, on in used.items() if on]}; in a "
+                    "hierarchy beliefs are exact, and nothing is learned from step to step."
+                )
         if isinstance(duration, bool) or not isinstance(duration, int | np.integer) or duration < 1:
             raise ValueError(
                 f"HierarchicalAgent: got duration {duration!r}; wanted a whole number of steps, 1 or more."

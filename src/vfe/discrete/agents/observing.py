@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, Int
 
 from vfe.discrete.planning.predicted import expected
 from vfe.discrete.pomdp import POMDP
+from vfe.discrete.states.filtered import SUMMED
 from vfe.discrete.states.joint import marginal, spread
 from vfe.discrete.states.one_step import mean_field_step
 from vfe.discrete.states.settings import MeanField
-from vfe.discrete.tables import entropy, log_table
+from vfe.discrete.tables import SMALLEST, entropy, log_table
 from vfe.free_energy import FreeEnergy, Kind
 
 
@@ -44,24 +45,30 @@ def weigh_joint(
 
     **Example:** `weigh_joint(model, predicted, [jnp.array([0.9, 0.2])])`.
     """
-    both = predicted
+    logs = jnp.zeros(predicted.shape)
     for seen, depends in zip(likelihoods, model.A_dependencies, strict=True):
         if seen is not None:
-            both = both * spread(seen, depends, predicted.ndim)
+            logs = logs + spread(log_table(seen), depends, predicted.ndim)
+    # In logarithms, so that many modalities do not underflow.
+    top = jnp.where(predicted > 0, logs, -jnp.inf).max()
+    top = jax.lax.stop_gradient(jnp.where(top > -jnp.inf, top, 0.0))
+    there = (predicted > 0) & (logs > -jnp.inf)
+    both = jnp.where(there, predicted * jnp.exp(jnp.where(there, logs, 0.0) - top), 0.0)
     mass = both.sum()
     possible = mass > 0
     belief = jnp.where(possible, both / jnp.where(possible, mass, 1.0), predicted)
+    # What is possible stays so, however improbable; rounding would make it impossible for ever.
+    belief = jnp.where(possible & there, jnp.maximum(belief, jnp.finfo(belief.dtype).tiny), belief)
     observed: dict[str, Any] = {}
     for m, (seen, depends) in enumerate(zip(likelihoods, model.A_dependencies, strict=True)):
-        cost = jnp.zeros(()) if seen is None else _weighed(belief, depends, -log_table(seen))
+        cost = jnp.zeros(()) if seen is None else _weighed(belief, depends, seen)
         observed[model.labels.modalities[m]] = cost
     hidden, entropies = {}, {}
     energy_before = entropy_before = jnp.zeros(())
     for f, name in enumerate(model.labels.factors):
         upto = tuple(range(f + 1))
         now = marginal(belief, upto)
-        log_prior = log_table(marginal(predicted, upto))
-        energy = jnp.where(now > 0, -now * log_prior, 0.0).sum()
+        energy = -(now * jnp.log(jnp.where(now > 0, marginal(predicted, upto), 1.0))).sum()
         disorder = entropy(now, None)
         hidden[name], entropies[name] = energy - energy_before, disorder - entropy_before
         energy_before, entropy_before = energy, disorder
@@ -69,9 +76,9 @@ def weigh_joint(
     return belief, free, possible
 
 
-def _weighed(belief: Array, depends: tuple[int, ...], cost: Array) -> Array:
+def _weighed(belief: Array, depends: tuple[int, ...], seen: Array) -> Array:
     weights = marginal(belief, depends)
-    return jnp.where(weights > 0, weights * cost, 0.0).sum()
+    return -(weights * jnp.log(jnp.where(weights > 0, seen, 1.0))).sum()
 
 
 def observe_factors(
@@ -82,16 +89,25 @@ def observe_factors(
 ) -> tuple[tuple[Array, ...], FreeEnergy, Array]:
     """As `observe_joint`, for a product of beliefs: the one of least F that is a product.
 
-    Whether the outcomes were possible is asked of each modality on its own.
+    Whether the outcomes were possible is asked of each modality on its own where joint states are many.
 
     **Example:** `observe_factors(model, tuple(model.D), jnp.array([0]), MeanField(starts=4))`.
     """
     rows = [jnp.asarray(table)[jnp.maximum(outcomes[m], 0)] for m, table in enumerate(model.A)]
     seen = [jnp.where(outcomes[m] >= 0, row, 1.0) for m, row in enumerate(rows)]
+    # Zero is never quite zero in these beliefs.
+    support = tuple(jnp.where(q > SMALLEST, q, 0.0) for q in predicted)
     chances = [
-        expected(row, predicted, depends) for row, depends in zip(seen, model.A_dependencies, strict=True)
+        expected(row, support, depends) for row, depends in zip(seen, model.A_dependencies, strict=True)
     ]
     possible = (jnp.stack(chances) > 0).all()
+    if model.joint_size <= SUMMED:
+        whole = jnp.ones(())
+        for q in support:
+            whole = jnp.multiply.outer(whole, q > 0)
+        for row, depends in zip(seen, model.A_dependencies, strict=True):
+            whole = whole * spread(row > 0, depends, len(support))
+        possible = whole.any()
     belief, free, _ = mean_field_step(
         model,
         predicted,

@@ -143,7 +143,12 @@ class DirichletTables(eqx.Module):
 
         **Example:** `counts.divergence(prior)["A[o0]"]`.
         """
-        pairs = zip(self.named().items(), prior.named().items(), strict=True)
+        mine, theirs = self.named(), prior.named()
+        if [*mine] != [*theirs]:
+            raise ValueError(
+                f"divergence: got counts of {[*mine]} and a prior of {[*theirs]}; wanted the same."
+            )
+        pairs = zip(mine.items(), theirs.items(), strict=True)
         return {name: divergence(table, before) for (name, table), (_, before) in pairs}
 
     def named(self) -> dict[str, Any]:

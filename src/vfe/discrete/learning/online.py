@@ -7,6 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from vfe.discrete.learning.counts import DirichletTables
@@ -199,6 +201,9 @@ def grown(
     """
     if prior is None and not (isinstance(forgetting, int | float) and forgetting == 0):
         raise ValueError("learn: got forgetting without prior=, the counts that forgetting leads back to.")
+
+    if not isinstance(rate, Tracer) and not (np.ndim(rate) == 0 and rate > 0):
+        raise ValueError(f"learn: got rate {rate!r}; wanted a number greater than zero.")
 
     def one(table: Any, added: Any, before: Any) -> Array:
         table = jnp.asarray(table)

@@ -45,6 +45,10 @@ class Goal(eqx.Module):
                 raise ValueError(f"Goal: got {name} {value!r}; wanted a number between 0 and 1.")
         if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
             raise ValueError(f"Goal: got depth {depth!r}; wanted a whole number of steps, one or more.")
+        if not wanted or not all(len(states) for states in wanted.values()):
+            raise ValueError(
+                f"Goal: got {dict(wanted)}; wanted {{factor: [states]}}, with some states each."
+            )
         found: list[np.ndarray | None] = [None] * len(model.states)
         for factor, states in wanted.items():
             f = _index("factor", factor, model.labels.factors)

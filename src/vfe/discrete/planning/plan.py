@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -10,25 +11,31 @@ from vfe.discrete.planning.expected_free_energy import expected_free_energy
 from vfe.discrete.planning.goal import Goal
 from vfe.discrete.planning.nodes import Counts
 from vfe.discrete.planning.policies import Policies
-from vfe.discrete.planning.policy_posterior import policy_posterior
 from vfe.discrete.planning.predicted import joint
 from vfe.discrete.planning.search import Search, search
 from vfe.discrete.planning.terms import Terms
 from vfe.discrete.pomdp import POMDP
+from vfe.discrete.tables import log_table
 
 
 class Plan(eqx.Module):
     """What the options are worth and how probable they are.
 
-    `expected_free_energy` (options,): G, nats; `probabilities` (options,): q(π); `terms`: by name,
+    `expected_free_energy` (options,): G, nats; `log_probabilities` (options,): ln q(π), −∞ for
+    what no habit allows; `terms`: by name,
     (options, steps), in the sign of the name; of a search, none; `lost`: the largest share of the
     probability at some depth that a search did not go on with.
     """
 
     expected_free_energy: Float[Array, " options"]
-    probabilities: Float[Array, " options"]
+    log_probabilities: Float[Array, " options"]
     terms: dict[str, Float[Array, "options steps"]]
     lost: Float[Array, ""]
+
+    @property
+    def probabilities(self) -> Float[Array, " options"]:
+        """q(π) ∝ exp(ln E(π) − γ G(π))."""
+        return jnp.exp(self.log_probabilities)
 
 
 def make_plan(
@@ -45,10 +52,10 @@ def make_plan(
 ) -> Plan:
     """G and q of every policy of a list, or of every action of a search.
 
-    **Example:** `make_plan(model, belief, every_policy(model, 2), Terms(), 16.0).probabilities`.
+    **Example:** `make_plan(model, belief, every_policy(model, 2), Terms(), 16.0).log_probabilities`.
     """
     extras: Any = {"A_counts": A_counts, "B_counts": B_counts, "goal": goal, "possible": possible}
-    log_habit = 0.0 if model.E is None else jnp.log(jnp.asarray(model.E))
+    log_habit = 0.0 if model.E is None else log_table(model.E)
     if isinstance(how, Search):
         found = search(model, joint(model, belief), how, terms, precision=precision, **extras)
         total, by_term = found.total, {}
@@ -56,7 +63,8 @@ def make_plan(
     else:
         valued = expected_free_energy(model, belief, how, terms, **extras)
         total, by_term, lost = valued.total, valued.terms, jnp.zeros(())
-    return Plan(total, policy_posterior(total, precision, log_habit), by_term, lost)
+    log_q = jax.nn.log_softmax(log_habit - precision * total)
+    return Plan(total, log_q, by_term, lost)
 
 
 def first_actions(how: Policies | Search, actions: Int[Array, "actions factors"]) -> Array:

@@ -93,8 +93,9 @@ def _infer_precision(G: Array, F: Array, log_habit: Array, rate: Array) -> Polic
 
     (low, high), _ = jax.lax.scan(halve, jax.lax.stop_gradient((low, high)), None, length=HALVINGS)
     beta = jax.lax.stop_gradient((low + high) / 2)
-    # One Newton step moves nothing at the root, and carries its derivative.
-    slope = jax.lax.stop_gradient(jax.jvp(rest, (beta,), (jnp.ones_like(beta),))[1])
     floor = beta <= 2 * LEAST_RATE
-    beta = jnp.where(floor, beta, beta - rest(beta) / jnp.where(floor, 1.0, slope))
+    # Newton steps move nothing at the root, but carry its derivatives: one the first, two the second.
+    for _ in range(2):
+        value, slope = jax.jvp(rest, (beta,), (jnp.ones_like(beta),))
+        beta = jnp.where(floor, beta, beta - value / jnp.where(floor, 1.0, slope))
     return PolicyPrecision(1 / beta, *both(beta))

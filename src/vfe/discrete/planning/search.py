@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from vfe.discrete.planning.goal import Goal
@@ -117,6 +118,8 @@ def search(
     if isinstance(belief, tuple):
         raise ValueError("search: got beliefs by factor; wanted one over joint states (model.states).")
     check_belief("search", model, belief)
+    if not isinstance(precision, Tracer) and not (np.ndim(precision) == 0 and precision > 0):
+        raise ValueError(f"search: got precision {precision!r}; wanted a number greater than zero.")
     # Arrays, so that other numbers do not make another program.
     weights: Any = jax.tree.map(jnp.asarray, Terms() if terms is None else terms)
     gamma = jnp.asarray(precision)

@@ -14,7 +14,7 @@ from vfe.discrete.states.joint import move_factors
 from vfe.discrete.states.likelihoods import joint_log_likelihood, log_likelihoods
 from vfe.discrete.states.one_step import mean_field_step
 from vfe.discrete.states.settings import MeanField
-from vfe.discrete.tables import log_table
+from vfe.discrete.tables import SMALLEST, log_table
 
 # −ln p(o_t) under a product of factors is summed over joint states up to this many.
 SUMMED = 4096
@@ -37,7 +37,8 @@ def filter_factorised(model: POMDP, course: Course, settings: MeanField) -> Filt
                 return jnp.where(jnp.isneginf(top).any(), jnp.inf, 0.0)
             joint = jnp.zeros(())
             for table in prior:
-                joint = jnp.add.outer(joint, log_table(table))
+                # Zero is never quite zero in these beliefs.
+                joint = jnp.add.outer(joint, log_table(jnp.where(table > SMALLEST, table, 0.0)))
             joint = joint + joint_log_likelihood(model, tuple(log[None] for log in now))[0]
             return -jax.nn.logsumexp(joint)
 

@@ -41,7 +41,7 @@ def live(
     *,
     repeats: int | None = None,
     each: Any = None,
-    keep: Sequence[str] = KEPT,
+    keep: str | Sequence[str] = KEPT,
 ) -> History:
     """An agent in its world: sense, perceive, decide, act, `steps` times over.
 
@@ -77,13 +77,13 @@ def live(
     ```
     """
     world = as_world(world)
-    keep = (keep,) if isinstance(keep, str) else keep
     for name, value in (("steps", steps), ("repeats", repeats)):
         if value is not None and (isinstance(value, bool) or not _is_whole(value) or value < 1):
             raise ValueError(f"live: got {name}={value!r}; wanted a whole number, 1 or more.")
     unknown = [name for name in (keep if isinstance(keep, tuple | list) else [keep]) if name not in KEPT]
     if unknown:
         raise ValueError(f"live: got keep={keep!r}; wanted some of {KEPT}.")
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
     _check_key(key)
     batched, rest, count = _agents(agent, each)
     example = rest if count is None else eqx.combine(_first(batched), rest)

@@ -159,8 +159,8 @@ class Agent(AbstractAgent):
                 "Agent: infer_precision holds new plans against outcomes, plan_above follows old ones; "
                 "leave one of them out."
             )
-        known = plan_above is not None and not isinstance(plan_above, Tracer)
-        if known and (isinstance(plan_above, str | bool) or np.ndim(plan_above) or not plan_above >= 0):
+        limit: Any = 0.0 if plan_above is None or isinstance(plan_above, Tracer) else plan_above
+        if isinstance(limit, str | bool) or np.ndim(limit) or not limit >= 0:
             raise ValueError(f"Agent: got plan_above {plan_above!r}; wanted nats, zero or more.")
         if belief is not None and (isinstance(plan, Search) or infer_precision):
             raise ValueError(

@@ -286,6 +286,22 @@ def test_learning_while_living_is_counting_where_states_are_seen():
     np.testing.assert_allclose(history.agent_state.counts.B[0], wanted, rtol=1e-5)
 
 
+def test_preferences_are_learned_from_outcomes_and_old_ones_are_forgotten():
+    """c ← c_0 + (1 − φ)(c − c_0) + η [o], step by step by hand."""
+    model = POMDP([np.eye(2)], [np.full((2, 2, 1), 0.5)])
+    flat = DirichletTables(model, C=[np.array([1.0, 3.0])])
+    agent = Agent(model, 1, learning=OnlineLearning(flat, rate=0.5, forgetting=0.2))
+    state, wanted = agent.init(), np.array([1.0, 3.0])
+    for outcome in (0, 1, 1, -1, 0):
+        state, _ = agent.observe(state, [outcome])
+        state, decision = agent.decide(state, KEY)
+        wanted = [1.0, 3.0] + 0.8 * (wanted - [1.0, 3.0]) + 0.5 * (np.arange(2) == outcome)
+    np.testing.assert_allclose(state.counts.C[0], wanted, rtol=1e-5)
+    # C is ⟨ln θ⟩ of these counts, and the outcomes to come are 50 : 50.
+    logs = jax.scipy.special.digamma(wanted) - jax.scipy.special.digamma(wanted.sum())
+    assert float(decision.terms["utility"][0, 0]) == pytest.approx(float(logs.mean()), rel=1e-4)
+
+
 def test_episodes_keep_what_was_learned_and_start_beliefs_anew(maze):
     flat = DirichletTables(maze, D=[None, np.array([1.0, 1.0])])
     agent = Agent(maze, 2, learning=OnlineLearning(flat))

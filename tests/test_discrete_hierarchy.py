@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import vfe
-from vfe.discrete import POMDP, Agent, HiddenMarkov, HierarchicalAgent
+from vfe.discrete import POMDP, Agent, HiddenMarkov, HierarchicalAgent, Terms
 from vfe.discrete.worlds import tmaze
 
 SEEN = np.array([[0.8, 0.3, 0.1], [0.2, 0.7, 0.9]])  # of the context, at every step
@@ -102,3 +102,48 @@ def test_bad_hierarchies():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_what_is_not_linked_goes_on_from_period_to_period():
+    """A seen place that moves by itself and by action, beside the linked context: sums over all three."""
+    rng = np.random.default_rng(1)
+    walk = rng.gamma(1.0, size=(3, 3, 2))
+    walk /= walk.sum(0)
+    seen = rng.gamma(1.0, size=(4, 3, 2))  # of place and context
+    seen /= seen.sum(0)
+    above = np.array([[0.9, 0.2], [0.1, 0.8]])
+    push = np.stack([MOVES, MOVES[::-1]], -1)  # the slow state is moved, too
+    slow_model = POMDP([above], [push], D=[START])
+    fast_model = POMDP(
+        [np.eye(3), seen],
+        [walk, np.eye(2)[..., None]],
+        D=[[0.2, 0.3, 0.5], [0.5, 0.5]],
+        A_dependencies=[[0], [0, 1]],
+    )
+    with jax.enable_x64(True):
+        agent = HierarchicalAgent(
+            Agent(slow_model, 1, terms=Terms(utility=1.0)), Agent(fast_model, 1), {0: 1}, DURATION
+        )
+        state = agent.init()
+        belief = np.einsum("i,ji,k->ijk", START, above, np.asarray(fast_model.D[0]))
+        action = slow_action = 0
+        for t in range(8):
+            place, other = int(rng.integers(3)), int(rng.integers(4))
+            if t:
+                belief = np.einsum("ijk,lk->ijl", belief, walk[..., action])
+            if t and t % DURATION == 0:
+                # The context is drawn anew; what goes on is the place.
+                moved = np.einsum("ab,bjk->ajk", push[..., slow_action], belief).sum(1)
+                belief = np.einsum("ak,ja->ajk", moved, above)
+            belief = belief * (np.arange(3) == place) * seen[other].T
+            surprise = -np.log(belief.sum())
+            belief /= belief.sum()
+            state, percept = agent.observe(state, [place, other])
+            np.testing.assert_allclose(percept.factors[1], belief.sum((0, 2)), atol=1e-10)
+            assert float(percept.free_energy.total) == pytest.approx(surprise, abs=1e-10)
+            if t % DURATION == DURATION - 1:
+                np.testing.assert_allclose(percept.slow_factors[0], belief.sum((1, 2)), atol=1e-10)
+            state, decision = agent.decide(state, jax.random.key(t))
+            action = int(decision.action[0])
+            if t % DURATION == DURATION - 1:
+                slow_action = int(decision.slow.action[0])

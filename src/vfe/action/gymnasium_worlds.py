@@ -245,6 +245,8 @@ class _Space:
     def read(self, value: Any) -> np.ndarray:
         try:
             found = np.concatenate([np.ravel(np.asarray(part)) for part in _listed(value)])
+            if len(found) != len(self.sizes):
+                raise ValueError
             whole = found.astype(int) - self._starts
             inside = (found == found.astype(int)).all() and ((whole >= 0) & (whole < self.sizes)).all()
         except (TypeError, ValueError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class History(eqx.Module):
         """One agent or run. **Example:** `history[0].plot()`."""
         where = index if isinstance(index, tuple) else (index,)
         lead = self.outcomes.shape[: len(self.axes)]
-        fits = len(where) <= len(lead) and all(isinstance(k, int) for k in where)
+        fits = len(where) <= len(lead) and all(isinstance(k, int | np.integer) for k in where)
         if not fits or any(not -n <= k < n for k, n in zip(where, lead, strict=False)):
             there = dict(zip(self.axes, lead, strict=True))
             raise IndexError(f"history[{index}]: this history has the leading axes {there}.")

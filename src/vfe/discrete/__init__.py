@@ -28,7 +28,7 @@ from vfe.discrete.planning.search import Search, Searched, search
 from vfe.discrete.planning.terms import Terms, surprise_alone
 from vfe.discrete.pomdp import POMDP, HiddenMarkov
 from vfe.discrete.states.beliefs import FactorisedStates, FilteredFactors, FilteredStates, SmoothedStates
-from vfe.discrete.states.joint import move_factors
+from vfe.discrete.states.elimination import move_factors
 from vfe.discrete.states.one_step import mean_field_step
 from vfe.discrete.states.outcomes import Several, Soft
 from vfe.discrete.states.policies import predict

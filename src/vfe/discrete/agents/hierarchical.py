@@ -13,9 +13,9 @@ from vfe.action.loop_parts import AbstractAgent
 from vfe.discrete.agents.agent import Agent
 from vfe.discrete.agents.observing import weigh_joint
 from vfe.discrete.agents.records import AgentState, Decision
-from vfe.discrete.planning.predicted import by_factor, expected, next_states, over
+from vfe.discrete.planning.predicted import by_factor, expected, next_states
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.states.joint import spread
+from vfe.discrete.states.joint import over, spread
 from vfe.free_energy import FreeEnergy
 
 

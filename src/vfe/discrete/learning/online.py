@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from vfe.discrete.learning.counts import DirichletTables
 from vfe.discrete.pomdp import POMDP, Dependencies
-from vfe.discrete.states.joint import marginal, move
+from vfe.discrete.states.elimination import move
+from vfe.discrete.states.joint import over
 
 # A joint belief (*states), or the marginals of the factors.
 Belief = Float[Array, " *states"] | Sequence[Float[Array, " states"]]
@@ -44,7 +45,7 @@ def learn_likelihood(
             found.append(None)
             continue
         seen = jax.nn.one_hot(outcomes[m], table.shape[0], dtype=jnp.result_type(float))
-        found.append(jnp.multiply.outer(seen, marginal_of(belief, depends)))
+        found.append(jnp.multiply.outer(seen, over(belief, depends)))
     return grown(counts, "A", tuple(found), **options)
 
 
@@ -89,7 +90,7 @@ def learn_start(counts: DirichletTables, belief: Belief, **options: Any) -> Diri
 
     **Source:** Friston et al. 2016, "Active inference and learning".
     """
-    found = tuple(None if table is None else marginal_of(belief, (f,)) for f, table in enumerate(counts.D))
+    found = tuple(None if table is None else over(belief, (f,)) for f, table in enumerate(counts.D))
     return grown(counts, "D", found, **options)
 
 
@@ -144,7 +145,7 @@ def filtered_pairs(
     """
     count = len(model.states)
     everyone = tuple(range(count))
-    before, after = marginal_of(earlier, everyone), marginal_of(later, everyone)
+    before, after = over(earlier, everyone), over(later, everyone)
     expected = move(model, before, controls)
     ratio = jnp.where(expected > 0, after / jnp.where(expected > 0, expected, 1.0), 0.0)
     now, then = string.ascii_lowercase[:count], string.ascii_uppercase[:count]
@@ -167,22 +168,9 @@ def independent_pairs(earlier: Belief, later: Belief, dependencies: Dependencies
     **Source:** Friston et al. 2016, "Active inference and learning".
     """
     return tuple(
-        jnp.multiply.outer(marginal_of(later, (f,)), marginal_of(earlier, depends))
+        jnp.multiply.outer(over(later, (f,)), over(earlier, depends))
         for f, depends in enumerate(dependencies)
     )
-
-
-def marginal_of(belief: Belief, factors: tuple[int, ...]) -> Array:
-    """A belief about some factors, in that order, of a joint one or of the product of marginals.
-
-    **Example:** `marginal_of((jnp.ones(2) / 2, jnp.ones(3) / 3), (1, 0)).shape` is (3, 2).
-    """
-    if not isinstance(belief, tuple | list):
-        return marginal(jnp.asarray(belief), factors)
-    whole = jnp.ones(())
-    for f in factors:
-        whole = jnp.multiply.outer(whole, jnp.asarray(belief[f]))
-    return whole
 
 
 def grown(

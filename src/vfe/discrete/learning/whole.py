@@ -87,6 +87,11 @@ def fit_pomdp(
 
     **Source:** MacKay 1997, "Ensemble learning for hidden Markov models"; Beal 2003, chapter 3.
     """
+    if not isinstance(prior, DirichletTables):
+        raise TypeError(
+            f"fit: prior is a {type(prior).__name__}; wanted a vfe.discrete.DirichletTables of the model, "
+            "such as vfe.discrete.DirichletTables.flat(model)."
+        )
     if prior.E is not None or any(c is not None for c in prior.C):
         raise ValueError(
             "fit: got a prior over preferences C or habits E, of which sequences of outcomes say nothing; "

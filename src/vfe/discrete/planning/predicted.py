@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.states.joint import marginal, move, move_factors
+from vfe.discrete.states.elimination import move, move_factors
+from vfe.discrete.states.joint import marginal, over
 
 Belief = Array | tuple[Array, ...]
 
@@ -24,16 +25,6 @@ def next_states(model: POMDP, belief: Any, controls: Int[Array, " factors"]) -> 
     if not isinstance(belief, tuple):
         return move(model, belief, controls)
     return move_factors(model, belief, controls)
-
-
-def over(belief: Any, factors: tuple[int, ...]) -> Array:
-    """q of some factors together, in the order given. **Example:** `over(tuple(model.D), (0,))`."""
-    if not isinstance(belief, tuple):
-        return marginal(belief, factors)
-    whole = jnp.ones(())
-    for f in factors:
-        whole = jnp.multiply.outer(whole, belief[f])
-    return whole
 
 
 def joint(model: POMDP, belief: Any) -> Array:

@@ -5,7 +5,7 @@ table is over s'_0 … s'_f−1 (upper-case letters) and those s that later fact
 """
 
 import string
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -50,6 +50,27 @@ def forward(model: POMDP, moves: tuple[Array, ...], joint: Float[Array, " *state
     for f, move in enumerate(moves):
         tables.append(jnp.einsum(f"{terms[f]},{own[f]}->{terms[f + 1]}", tables[-1], move))
     return tuple(tables)
+
+
+def move(model: POMDP, joint: Float[Array, " *states"], controls: Int[Array, " f"]) -> Array:
+    """Σ_s Π_f B_f[s'_f | s, u_f] q(s): the belief over joint states one step on.
+
+    **Example:** `move(model, jnp.ones(model.states) / model.joint_size, jnp.array([0]))`.
+    """
+    return forward(model, chosen(model, controls), joint)[-1]
+
+
+def move_factors(model: POMDP, factors: Any, controls: Int[Array, " f"]) -> tuple[Array, ...]:
+    """Σ B_f[s'_f | s, u_f] Π_g q(s_g), by factor: the prediction of a product, as a product.
+
+    **Example:** `vfe.discrete.move_factors(model, model.D, jnp.array([0]))`.
+    """
+    found = []
+    for table, depends in zip(chosen(model, controls), model.B_dependencies, strict=True):
+        for g in reversed(depends):
+            table = table @ factors[g]
+        found.append(table)
+    return tuple(found)
 
 
 def backward(model: POMDP, moves: tuple[Array, ...], later: Float[Array, " *states"]) -> tuple[Array, ...]:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from vfe.discrete.course import Course
 from vfe.discrete.pomdp import POMDP
 from vfe.discrete.states.beliefs import FilteredFactors
-from vfe.discrete.states.joint import move_factors
+from vfe.discrete.states.elimination import move_factors
 from vfe.discrete.states.likelihoods import joint_log_likelihood, log_likelihoods
 from vfe.discrete.states.one_step import mean_field_step
 from vfe.discrete.states.settings import MeanField

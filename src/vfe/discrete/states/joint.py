@@ -72,29 +72,14 @@ def marginal(joint: Array, factors: tuple[int, ...]) -> Array:
     return jnp.einsum(f"{letters}->{''.join(letters[f] for f in factors)}", joint)
 
 
-def move(model: POMDP, joint: Float[Array, " *states"], controls: Int[Array, " f"]) -> Array:
-    """Σ_s Π_f B_f[s'_f | s, u_f] q(s), one factor after the other: no table of pairs of joint states.
+def over(belief: Any, factors: tuple[int, ...]) -> Array:
+    """q of some factors together, in the order given, of a joint belief or the product of marginals.
 
-    **Example:** `move(model, jnp.ones(model.states) / model.joint_size, jnp.array([0]))`.
+    **Example:** `over((jnp.ones(2) / 2, jnp.ones(3) / 3), (1, 0)).shape` is (3, 2).
     """
-    before = string.ascii_lowercase[: joint.ndim]
-    after = string.ascii_uppercase[: joint.ndim]
-    operands, terms = [joint], [before]
-    for f, (table, depends) in enumerate(zip(model.B, model.B_dependencies, strict=True)):
-        operands.append(jnp.take(jnp.asarray(table), controls[f], axis=-1))
-        terms.append(after[f] + "".join(before[g] for g in depends))
-    return jnp.einsum(f"{','.join(terms)}->{after}", *operands, optimize="greedy")
-
-
-def move_factors(model: POMDP, factors: Any, controls: Int[Array, " f"]) -> tuple[Array, ...]:
-    """Σ B_f[s'_f | s, u_f] Π_g q(s_g), by factor: the prediction of a product, as a product.
-
-    **Example:** `vfe.discrete.move_factors(model, model.D, jnp.array([0]))`.
-    """
-    found = []
-    for f, (table, depends) in enumerate(zip(model.B, model.B_dependencies, strict=True)):
-        chosen = jnp.take(jnp.asarray(table), controls[f], axis=-1)
-        for g in reversed(depends):
-            chosen = chosen @ factors[g]
-        found.append(chosen)
-    return tuple(found)
+    if not isinstance(belief, tuple | list):
+        return marginal(jnp.asarray(belief), factors)
+    whole = jnp.ones(())
+    for f in factors:
+        whole = jnp.multiply.outer(whole, jnp.asarray(belief[f]))
+    return whole

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from vfe.discrete.pomdp import POMDP
-from vfe.discrete.states.elimination import chosen, forward
-from vfe.discrete.states.joint import move_factors
+from vfe.discrete.states.elimination import chosen, forward, move_factors
 
 
 def predict(model: POMDP, belief: Any, policies: Int[Array, "policies steps f"]) -> Any:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -24,6 +24,7 @@ from vfe.gallery.job import JobResult, Workspace
 from vfe.gallery.pending import Pending, Request, find_pending
 from vfe.gallery.progress import Bars
 from vfe.gallery.settings import as_arguments, as_text, parse_settings, type_name
+from vfe.results.claims import COLUMNS, Claim, from_json
 from vfe.results.folders import check_free
 from vfe.results.numbers import duration
 from vfe.results.run_folder import provenance, read_config, save_run, versions
@@ -129,16 +130,18 @@ def run(
             model=result.model,
             dataset=result.dataset,
             figures=result.figures,
-            report=result.report,
+            report=dataclasses.replace(result.report, claims=result.claims),
             seed=request.seed,
             settings=dataclasses.asdict(settings),
             command=request.command(),
             data=provenance(result.data or arrays or {}),
             headline=result.headline,
+            claims=result.claims,
         )
         pending.finish()
         seconds = time.monotonic() - start
     print_headline(Console(), job.name, result.headline)
+    print_claims(Console(), result.claims)
     _say(Console(), f"\n{duration(seconds)}. The report: {folder / 'report.html'}")
 
 
@@ -154,6 +157,7 @@ def show(
         config = read_config(folder)
         out = Console()
         print_headline(out, str(config.get("name")), config.get("headline") or [])
+        print_claims(out, [from_json(stored) for stored in config.get("claims") or []])
         rows = {
             "made": config.get("created"),
             "command": config.get("command"),
@@ -331,6 +335,19 @@ def print_headline(out: Console, name: str, headline: Any) -> None:
     table.add_column(overflow="fold")
     for label, value in headline:
         table.add_row(_text(label), _text(value))
+    out.print(table)
+
+
+def print_claims(out: Console, claims: Sequence[Claim]) -> None:
+    """Print what was claimed, what was measured, what was wanted, and whether it held."""
+    if not claims:
+        return
+    table = Table(title="\nclaims", title_justify="left", show_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
+    for claim in claims:
+        style = "" if claim.holds else "bold red"
+        table.add_row(*(_text(cell, style) for cell in claim.row))
     out.print(table)
 
 

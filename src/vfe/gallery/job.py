@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vfe.results.checkpoint import load_checkpoint, save_checkpoint
+from vfe.results.claims import Claim
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,7 +58,8 @@ class JobResult:
     """What a job hands back, to be written into the run folder.
 
     `model`: any pytree; `dataset`: the numbers; `figures`: matplotlib figures by file name;
-    `report`: the page; `headline`: (label, value) pairs that the command line prints.
+    `report`: the page; `headline`: (label, value) pairs that the command line prints; `claims`: what was
+    checked, with measurements and bounds.
     """
 
     model: Any
@@ -65,6 +67,7 @@ class JobResult:
     figures: Mapping[str, Any]
     report: "Report"
     headline: Sequence[tuple[str, str]] = ()
+    claims: Sequence[Claim] = ()
     data: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 

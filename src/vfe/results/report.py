@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vfe.results.claims import COLUMNS, Claim
+
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
@@ -41,14 +43,15 @@ class Section:
 class Report:
     """A page. `summary`: a paragraph in plain language with the key numbers.
 
-    `headline`: (label, value) pairs shown large below it; `command`: the line that runs it again;
-    `versions`: by package. The last two are filled in by `save_run` where empty.
+    `headline`: (label, value) pairs shown large below it; `claims`: what was checked; `command`: the line
+    that runs it again; `versions`: by package. The last two are filled in by `save_run` where empty.
     """
 
     title: str
     summary: str
     sections: Sequence[Section] = ()
     headline: Sequence[tuple[str, str]] = ()
+    claims: Sequence[Claim] = ()
     command: str = ""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -74,6 +77,13 @@ def build_report(report: Report) -> str:
     if report.headline:
         cards = "".join(f"<div><dt>{_line(k)}</dt><dd>{_line(v)}</dd></div>" for k, v in report.headline)
         parts.append(f'<dl class="headline">{cards}</dl>')
+    if report.claims:
+        failed = sum(not claim.holds for claim in report.claims)
+        count = len(report.claims)
+        said = f"{failed} of {count} claims failed." if failed else "Every claim held."
+        parts.append(f"<section><h2>Claims</h2><p>{said}</p>")
+        parts.append(_table(Table(COLUMNS, [claim.row for claim in report.claims])))
+        parts.append("</section>")
     number = 0
     for section in report.sections:
         parts.append(f"<section><h2>{_line(section.title)}</h2>{_paragraphs(section.text)}")

@@ -27,6 +27,7 @@ from vfe.results.folders import written_whole
 if TYPE_CHECKING:
     import xarray as xr
 
+    from vfe.results.claims import Claim
     from vfe.results.report import Report
 
 SCHEMA_VERSION = 1
@@ -49,13 +50,14 @@ def save_run(
     command: str = "",
     data: Mapping[str, Any] | None = None,
     headline: Sequence[tuple[str, str]] = (),
+    claims: "Sequence[Claim]" = (),
 ) -> Path:
     """Write a run folder, whole or not at all; an existing one is never touched.
 
     **Arguments:** `name`: what was run; `model`: any pytree; `dataset`: the numbers; `figures`:
     matplotlib figures by file name; `tables`: comma-separated values by file name; `report`: the page;
     `seed`, `settings`, `command` (the line that runs it again), `data` (see `provenance`) and
-    `headline` ((label, value) pairs): for config.json.
+    `headline` ((label, value) pairs) and `claims`: for config.json.
 
     **Raises:** `FileExistsError`, `PermissionError`, … from `folders.check_free`; `ValueError` for a
     figure name that is no plain file name.
@@ -75,6 +77,7 @@ def save_run(
         "settings": dict(settings or {}),
         "data": dict(data or {}),
         "headline": [[str(label), str(value)] for label, value in headline],
+        "claims": [claim.to_json() for claim in claims],
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "versions": versions(),
         "model": {"structure": structure_text(model), "leaves": describe_leaves(model)},

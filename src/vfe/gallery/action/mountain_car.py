@@ -11,6 +11,7 @@ from vfe.action import Acted, climbing, mountain_car, rushing
 from vfe.action.systems.mountain_car import GRAVITY, STRENGTH, TOP
 from vfe.gallery.action.page import finish
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.results.claims import Claim
 from vfe.results.style import style
 
 
@@ -82,6 +83,20 @@ def run(
             )
         },
         {"places": np.array([[c.world.states[:, 0] for c in courses] for courses in drives.values()])},
+        claims=[
+            Claim(
+                "who expects to swing up ends on the top, in share of worlds",
+                there["expects to swing up"] / settings.worlds,
+                1.0,
+            ),
+            Claim("who expects to rush up does", there["expects to rush up"] / settings.worlds, high=0.0),
+            Claim(
+                "an expectation that cannot be fulfilled costs more F, by",
+                float(energies["expects to rush up"] - energies["expects to swing up"]),
+                0.0,
+                unit="nats per sample",
+            ),
+        ],
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from vfe.action import Acted
 from vfe.gallery.job import JobResult
+from vfe.results.claims import Claim
 from vfe.results.report import Figure, Report, Section, Table, picture
 
 
@@ -40,10 +41,12 @@ def finish(
     captions: Mapping[str, tuple[str, str, str]],
     arrays: Mapping[str, np.ndarray],
     after: float = 0.0,
+    claims: Sequence[Claim] = (),
 ) -> JobResult:
     """The result of an experiment.
 
-    `captions`: section title, caption and words for each figure; `after`: when F is counted from.
+    `captions`: section title, caption and words for each figure; `after`: when F is counted from; `claims`:
+    what was checked.
     """
     import xarray as xr
 
@@ -63,4 +66,5 @@ def finish(
         figures=figures,
         report=Report(title, summary, sections, headline),
         headline=headline,
+        claims=claims,
     )

@@ -7,6 +7,7 @@ import numpy as np
 from vfe.gallery.discrete.grid_learning import KINDS, Life, Settings
 from vfe.gallery.discrete.page import free_energy_section, mean_of
 from vfe.gallery.job import JobResult
+from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, ORANGE, RED, style
 
@@ -33,7 +34,38 @@ def write_up(settings: Settings, lives: dict[str, Life]) -> JobResult:
         figures=figures,
         report=_report(settings, lives, figures, headline),
         headline=headline,
+        claims=claims(lives, settings),
     )
+
+
+def claims(lives: dict[str, Life], settings: Settings) -> list[Claim]:
+    """What would have refuted it: agents that wander learn as fast, or those that avoid learning do.
+
+    **Example:** `claims(lives, settings)[0].holds`.
+    """
+    last = {name: life.by_block(settings.block)[:, -1].mean() for name, life in lives.items()}
+    sooner = mean_of(lives["wanders"].halved - lives["seeks"].halved)
+    block = apart_from(settings, lives)
+    return [
+        Claim("seeking saves steps until KL is halved, low end of its interval", float(sooner.low), 1.0),
+        Claim(
+            "who seeks is nearer to the truth in the last block, by",
+            last["wanders"] - last["seeks"],
+            0.02,
+            unit="nats per column",
+        ),
+        Claim(
+            "who avoids learning is farther than who wanders, by",
+            last["avoids"] - last["wanders"],
+            0.2,
+            unit="nats per column",
+        ),
+        Claim(
+            "from this block on intervals do not overlap",
+            np.nan if block is None else float(block),
+            high=3.0,
+        ),
+    ]
 
 
 def apart_from(settings: Settings, lives: dict[str, Life]) -> int | None:

@@ -7,6 +7,7 @@ import numpy as np
 from vfe.gallery.discrete import tmaze as maze
 from vfe.gallery.discrete.page import Interval, free_energy_section, mean_of, share_of
 from vfe.gallery.job import JobResult
+from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, RED, SKY, style
 
@@ -43,7 +44,49 @@ def write_up(settings: maze.Settings, found: maze.Found) -> JobResult:
         figures=figures,
         report=_report(settings, found, figures, headline, difference),
         headline=headline,
+        claims=claims(settings, found),
     )
+
+
+def claims(settings: maze.Settings, found: maze.Found) -> list[Claim]:
+    """What would have refuted it: agents that go to an arm unread, or to the cue with no wish to know.
+
+    **Example:** `claims(settings, found)[0].holds`.
+    """
+    lives = found.lives
+    seeking = lives[maze.POLICIES]
+    validity = 100 * settings.cue_validity
+    sd = 100 * np.sqrt(settings.cue_validity * (1 - settings.cue_validity) / settings.agents)
+    return [
+        Claim(
+            "with information gain, the cue is read first", 100 * seeking.cue_first.mean(), 99.0, unit="%"
+        ),
+        Claim(
+            "without, it is never read first", 100 * lives[maze.BLIND].cue_first.mean(), high=0.0, unit="%"
+        ),
+        Claim(
+            "the first arm rewards as often as the cue is right, within 3 sd",
+            100 * seeking.rewarded.mean() if len(seeking.rewarded) else np.nan,
+            validity - 3 * sd,
+            validity + 3 * sd,
+            "%",
+        ),
+        Claim("the first arm is entered at step", seeking.first_arm.mean(), 4.0, 4.0),
+        Claim(
+            "looking 2 steps ahead, the cue is read again and again", lives[maze.SHORT].readings.mean(), 5.0
+        ),
+        Claim(
+            "looking 3 steps ahead where little is at stake, a tree reads less often than policies, by",
+            (lives[maze.LITTLE].readings - lives[maze.LITTLE_TREE].readings).mean(),
+            0.5,
+        ),
+        Claim(
+            "two readings, added, count more than they tell, by",
+            found.added[1] - found.joint[1],
+            0.1,
+            unit="nats",
+        ),
+    ]
 
 
 def better_by(found: maze.Found) -> Interval:

@@ -302,6 +302,32 @@ def test_preferences_are_learned_from_outcomes_and_old_ones_are_forgotten():
     assert float(decision.terms["utility"][0, 0]) == pytest.approx(float(logs.mean()), rel=1e-4)
 
 
+def test_what_is_still_to_learn_is_asked_of_the_counts_learned_so_far():
+    model = POMDP([np.full((2, 2), 0.5)], [np.stack([np.eye(2), np.eye(2)[::-1]], -1)], D=[[1.0, 0.0]])
+    flat = DirichletTables(model, A=[np.ones((2, 2))], B=[np.ones((2, 2, 2))])
+    terms = Terms(utility=None, state_information=None, A_information=1.0, B_information=1.0)
+    agent = Agent(model, 1, learning=OnlineLearning(flat), terms=terms)
+    state = agent.init()
+    first = None
+    for outcome in (0, 0, 1, 0, 0):
+        state, _ = agent.observe(state, [outcome])
+        state, decision = agent.decide(state, KEY)
+        first = decision.terms if first is None else first
+    counts = state.counts
+    wanted = vfe.discrete.expected_free_energy(
+        counts.expected(model),
+        state.belief,
+        every_policy(model, 1),
+        terms,
+        A_counts=counts.A,
+        B_counts=counts.B,
+    )
+    for name, values in wanted.terms.items():
+        np.testing.assert_allclose(decision.terms[name], values, rtol=1e-5)
+        # What was done often has less left to tell.
+        assert float(values.max()) < float(first[name].min())
+
+
 def test_episodes_keep_what_was_learned_and_start_beliefs_anew(maze):
     flat = DirichletTables(maze, D=[None, np.array([1.0, 1.0])])
     agent = Agent(maze, 2, learning=OnlineLearning(flat))

@@ -10,7 +10,8 @@ import numpy as np
 
 import vfe
 from vfe.action import AbstractAgent, AbstractWorld
-from vfe.discrete.states.joint import joint_likelihood, marginal, move
+from vfe.discrete.states.elimination import move
+from vfe.discrete.states.joint import joint_likelihood, marginal
 
 
 class Percept(eqx.Module):

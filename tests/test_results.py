@@ -23,6 +23,7 @@ import xarray as xr
 import vfe
 from vfe.results import load, read_config, save_run
 from vfe.results.checkpoint import load_checkpoint, save_checkpoint
+from vfe.results.claims import Claim
 from vfe.results.folders import check_free, written_whole
 from vfe.results.numbers import duration, say
 from vfe.results.plots import plot_learned, plot_percept
@@ -387,7 +388,11 @@ def test_the_page_is_whole_offline_and_escaped(percept):
     evil = "<script>alert('1')</script> & \"quotes\""
     figure = picture(percept.plot()[0].figure, evil, evil)
     section = Section(evil, f"{evil}\n\n`code`", [figure], Table([evil, "n"], [[evil, "−1.0 ± 0.1"]], evil))
-    page = build_report(Report(evil, evil, [section], [(evil, evil)], evil, {"jax": "1"}))
+    page = build_report(
+        Report(
+            evil, evil, [section], [(evil, evil)], evil, {"jax": "1"}, [Claim(evil, 1.0, 0.0, unit=evil)]
+        )
+    )
     parsed = Tags(page)
     assert not parsed.open
     names = {tag for tag, _ in parsed.tags}

@@ -43,17 +43,17 @@ class Section:
 class Report:
     """A page. `summary`: a paragraph in plain language with the key numbers.
 
-    `headline`: (label, value) pairs shown large below it; `claims`: what was checked; `command`: the line
-    that runs it again; `versions`: by package. The last two are filled in by `save_run` where empty.
+    `headline`: (label, value) pairs shown large below it; `command`: the line that runs it again;
+    `versions`: by package (these two are filled in by `save_run` where empty); `claims`: what was checked.
     """
 
     title: str
     summary: str
     sections: Sequence[Section] = ()
     headline: Sequence[tuple[str, str]] = ()
-    claims: Sequence[Claim] = ()
     command: str = ""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    claims: Sequence[Claim] = ()
 
 
 def picture(figure: Any, caption: str, alt: str, dpi: int = 150) -> Figure:

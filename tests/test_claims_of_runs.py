@@ -22,6 +22,7 @@ def test_verdicts():
     within = Claim("within", 0.12345, 0.1, 0.2, "nats")
     assert within.row == ("within", "0.1235 nats", "0.1 to 0.2", "holds")
     assert Claim("lower", -2.0, low=-1.0).row == ("lower", "−2", "at least −1", "FAILS")
+    assert Claim("one value", 4.0, 4.0, 4.0).bound == "exactly 4"
     for low, high in ((-math.inf, math.inf), (1.0, 0.0), (math.nan, 1.0)):
         with pytest.raises(ValueError, match="must be able to fail"):
             Claim("cannot fail", 0.0, low, high)

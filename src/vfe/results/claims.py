@@ -39,6 +39,8 @@ class Claim:
     @property
     def bound(self) -> str:
         """The bounds in words, such as "at least 0.99"."""
+        if self.low == self.high:
+            return f"exactly {written(self.low)}"
         if self.high == math.inf:
             return f"at least {written(self.low)}"
         if self.low == -math.inf:

@@ -19,7 +19,7 @@ import vfe
 from vfe.discrete import POMDP, Agent, Terms, every_policy, expected_free_energy
 from vfe.discrete.worlds import corridor_tmaze, grid
 
-BLOCKS = 15
+BLOCKS = 200
 KEY = jax.random.key(0)
 
 
@@ -90,10 +90,11 @@ def mazes() -> None:
         state = agent.init()
         peer = peer_of(model, steps)
         jitted = eqx.filter_jit(peer_step)
+        here, there = jnp.zeros(3, int), [jnp.zeros(1, int)] * 3
         beside(
             f"T-maze step, 125 policies, {averages}",
-            lambda a=agent, s=state: own_step(a, s, jnp.zeros(3, int), KEY),
-            lambda p=peer, j=jitted: j(p, [jnp.zeros(1, int)] * 3, p.D),
+            lambda a=agent, s=state, o=here: own_step(a, s, o, KEY),
+            lambda p=peer, j=jitted, o=there: j(p, o, p.D),
         )
         many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1000, *leaf.shape)), state)
         crowd = peer_of(model, steps, 1000)
@@ -101,7 +102,7 @@ def mazes() -> None:
             f"the same, 1,000 agents, {averages}",
             lambda a=agent, m=many: own_steps(a, m, jnp.zeros((1000, 3), int), KEY),
             lambda p=crowd, j=jitted: j(p, [jnp.zeros(1000, int)] * 3, p.D),
-            5,
+            15,
         )
     calls = []
     for _ in range(50):

@@ -412,6 +412,23 @@ def test_a_second_call_compiles_nothing(maze, caplog):
     assert compiled(longer, moved)
 
 
+def test_later_choices_of_a_search_are_as_precise_as_the_agent_and_restarts_keep_that(maze):
+    belief = np.multiply.outer(maze.D[0], maze.D[1])
+    values = {}
+    for precision in (0.5, 8.0):
+        agent = Agent(maze, plan=Search(2, budget=32), precision=precision)
+        state, _ = agent.observe(agent.init(), [0, 0, 0])
+        values[precision] = agent.decide(state, KEY)[1].expected_free_energy
+        wanted = vfe.discrete.search(maze, belief, Search(2, budget=32), precision=precision).total
+        np.testing.assert_allclose(values[precision], wanted, rtol=1e-5)
+    assert float(np.abs(values[0.5] - values[8.0]).max()) > 0.1
+    learner = Agent(maze, 2, precision=2.0, infer_precision=True)
+    state, _ = learner.observe(learner.init(), [0, 0, 0])
+    state, _ = learner.observe(learner.decide(state, KEY)[0], [3, 0, 1])
+    assert float(state.precision) != 2.0
+    assert float(learner.restart(state).precision) == float(state.precision)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

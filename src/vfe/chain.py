@@ -445,8 +445,7 @@ def _expected(
         }
         return Energies({n: e for n, e in found.items() if n not in hidden}, hidden)
 
-    factor = jnp.asarray(belief.factor())
-    return expectation.average(function, belief.location, factor, key)
+    return expectation.average(function, belief, key)
 
 
 def _named(part: Any, name: str) -> dict[str, AbstractConditional]:

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vfe.beliefs import (
     LOG_2PI,
     AbstractBelief,
-    AbstractContinuous,
     AbstractDiscrete,
+    AbstractDrawn,
+    AbstractDrawnFamily,
     AbstractGaussian,
     AbstractLaplace,
     Amortised,
@@ -26,6 +27,7 @@ from vfe.beliefs import (
     MeanField,
     Particles,
     Point,
+    entropy_of,
 )
 from vfe.conditioning import Conditioned, Energies, condition
 from vfe.curvature import check_gauss_newton, second_order, spread
@@ -300,8 +302,11 @@ def default_expectation(conditioned: Conditioned, belief: Any) -> AbstractExpect
     """
     if not conditioned.layout.size:
         return Enumerate()
-    while isinstance(belief, Enumerated | EnumeratedBelief):
-        belief = belief.family if isinstance(belief, Enumerated) else belief.conditional
+    while isinstance(belief, Enumerated | EnumeratedBelief | Amortised):
+        belief = belief.conditional if isinstance(belief, EnumeratedBelief) else belief.family
+    if isinstance(belief, AbstractDrawn | AbstractDrawnFamily):
+        # Their freedom is enough to fit a small base sample instead of the posterior.
+        return MonteCarlo(256)
     if is_laplace(belief) or is_quadratic(conditioned):
         return Taylor()
     return MonteCarlo()
@@ -320,6 +325,8 @@ def kind_of(conditioned: Conditioned, belief: Any, expectation: AbstractExpectat
         return kind_of(conditioned, belief.continuous, expectation)
     if isinstance(belief, Point | Particles):
         return Kind.energy
+    if isinstance(belief, AbstractDrawn):
+        return Kind.monte_carlo
     if isinstance(belief, AbstractDiscrete):
         return Kind.exact
     if isinstance(belief, AbstractLaplace) and not isinstance(expectation, MonteCarlo):
@@ -329,29 +336,32 @@ def kind_of(conditioned: Conditioned, belief: Any, expectation: AbstractExpectat
     return Kind.exact if is_quadratic(conditioned) else Kind.approximation
 
 
-def expected_energies(
+class Terms(eqx.Module):
+    """What F is made of: ⟨E_i⟩ and S_i by node (None without entropy), and the standard error of their
+    difference (None without draws)."""
+
+    energies: Energies
+    entropies: dict[str, Array] | None
+    error: Array | None
+
+
+def expected_terms(
     conditioned: Conditioned,
     belief: AbstractBelief,
     expectation: AbstractExpectation,
     key: PRNGKeyArray,
-) -> tuple[Energies, Array | None]:
-    """⟨E_i⟩_q by node for one observation, and the standard error of their sum (None if no draws)."""
+) -> Terms:
+    """⟨E_i⟩_q and S_i by node for one observation.
+
+    **Raises:** `ValueError` where the belief's averages want another expectation.
+    """
     if isinstance(belief, EnumeratedBelief):
-        states = jnp.arange(belief.log_probabilities.shape[-1])
-
-        def one(state: Array, inner: AbstractBelief) -> tuple[Energies, Array | None]:
-            return expected_energies(conditioned.clamp(belief.node, state), inner, expectation, key)
-
-        each, errors = eqx.filter_vmap(one)(states, belief.conditional)
-        p = belief.probabilities
-        energies = jax.tree.map(
-            lambda e: (jnp.where(p > 0, p, 0.0) * jnp.where(p > 0, e, 0.0)).sum(0), each
-        )
-        return energies, None if errors is None else jnp.sqrt(((p * errors) ** 2).sum())
+        return _over_enumerated(conditioned, belief, expectation, key)
+    if isinstance(belief, AbstractDrawn):
+        return _over_draws(conditioned, belief, expectation, key)
     if isinstance(belief, Particles):
-        pool = belief.pooled()
-        energies = jax.vmap(conditioned.energies)(pool)
-        return jax.tree.map(lambda e: e.mean(0), energies), None
+        each = jax.vmap(conditioned.energies)(belief.pooled())
+        return Terms(jax.tree.map(lambda e: e.mean(0), each), None, None)
     weigh, probabilities, continuous = None, None, belief
     if isinstance(belief, MeanField):
         probabilities, continuous = belief.discrete.probabilities(), belief.continuous
@@ -360,25 +370,81 @@ def expected_energies(
             probabilities = belief.probabilities()
         else:
             weigh = belief.weigh()
-        return conditioned.energies(jnp.zeros(0), weigh, probabilities), None
+        return Terms(conditioned.energies(jnp.zeros(0), weigh, probabilities), belief.entropies(), None)
 
     def function(u: Array) -> Energies:
         return conditioned.energies(u, weigh, probabilities)
 
-    if not isinstance(continuous, AbstractContinuous):
+    if isinstance(continuous, Point):
+        return Terms(function(continuous.location), belief.entropies(), None)
+    if not isinstance(continuous, AbstractGaussian):
         raise TypeError(f"got a {type(continuous).__name__} for the belief; wanted one of vfe's beliefs.")
-    factor = continuous.factor()
-    if factor is None:
-        return function(continuous.location), None
+    entropies = belief.entropies()
     if isinstance(continuous, GaussNewtonLaplace) and isinstance(expectation, Taylor):
         # One curvature in both places: the expansion of E takes the one that made the covariance.
         check_gauss_newton(conditioned)
-        return _added(function(continuous.location), second_order(conditioned, continuous)), None
-    energies, draws = expectation.average(function, continuous.location, factor, key)
+        energies = _added(function(continuous.location), second_order(conditioned, continuous))
+        return Terms(energies, entropies, None)
+    energies, draws = expectation.average(function, continuous, key)
     if draws is None:
-        return energies, None
+        return Terms(energies, entropies, None)
     totals = jax.vmap(lambda e: e.total(conditioned.weight, conditioned.shared))(draws)
-    return energies, standard_error(totals)
+    return Terms(energies, entropies, standard_error(totals))
+
+
+def _over_enumerated(
+    conditioned: Conditioned, belief: EnumeratedBelief, expectation: AbstractExpectation, key: PRNGKeyArray
+) -> Terms:
+    """Σ_l q(l) of the terms under q(z | l); the entropy of l beside them."""
+    states = jnp.arange(belief.log_probabilities.shape[-1])
+
+    def one(state: Array, inner: AbstractBelief) -> Terms:
+        return expected_terms(conditioned.clamp(belief.node, state), inner, expectation, key)
+
+    each = eqx.filter_vmap(one)(states, belief.conditional)
+    p = belief.probabilities
+
+    def over_states(values: Array) -> Array:
+        return (jnp.where(p > 0, p, 0.0) * jnp.where(p > 0, values, 0.0)).sum(0)
+
+    energies = jax.tree.map(over_states, each.energies)
+    entropies = None
+    if each.entropies is not None:
+        entropies = {belief.node: entropy_of(p), **jax.tree.map(over_states, each.entropies)}
+    error = None if each.error is None else jnp.sqrt(((p * each.error) ** 2).sum())
+    return Terms(energies, entropies, error)
+
+
+def _over_draws(
+    conditioned: Conditioned, belief: AbstractDrawn, expectation: AbstractExpectation, key: PRNGKeyArray
+) -> Terms:
+    """E and ln q over the same draws."""
+    if not isinstance(expectation, MonteCarlo):
+        raise ValueError(
+            f"a {type(belief).__name__} has no closed-form averages: got expectation="
+            f"{type(expectation).__name__}(); wanted vfe.MonteCarlo(...)."
+        )
+    draws = belief.draws(key, expectation.samples)
+    each = jax.vmap(jax.vmap(jax.vmap(conditioned.energies)))(draws.coordinates)
+    energies = jax.tree.map(draws.mean, each)
+    entropies = {n: -draws.mean(logs) for n, logs in draws.log_densities.items()}
+    weight, shared = conditioned.weight, conditioned.shared
+    totals = jax.vmap(jax.vmap(jax.vmap(lambda e: e.total(weight, shared))))(each)
+    logs = sum(
+        (logs * (1.0 if n in shared else weight) for n, logs in draws.log_densities.items()),
+        jnp.zeros(()),
+    )
+    return Terms(energies, entropies, draws.standard_error(totals + logs))
+
+
+def expected_energies(
+    conditioned: Conditioned,
+    belief: AbstractBelief,
+    expectation: AbstractExpectation,
+    key: PRNGKeyArray,
+) -> Energies:
+    """⟨E_i⟩_q by node for one observation."""
+    return expected_terms(conditioned, belief, expectation, key).energies
 
 
 def free_energy_of(
@@ -388,19 +454,19 @@ def free_energy_of(
     key: PRNGKeyArray,
 ) -> FreeEnergy:
     """F of one belief for one observation (or one data set that shares latents)."""
-    energies, error = expected_energies(conditioned, belief, expectation, key)
+    terms = expected_terms(conditioned, belief, expectation, key)
     kind = kind_of(conditioned, belief, expectation)
-    hidden = energies.hidden
+    hidden = terms.energies.hidden
     if kind is Kind.energy and conditioned.partial:
         hidden = {n: e - _idle(conditioned, belief).get(n, 0.0) for n, e in hidden.items()}
     return FreeEnergy(
-        energies.observed,
+        terms.energies.observed,
         hidden,
-        None if kind is Kind.energy else belief.entropies(),
-        error if kind is Kind.monte_carlo else None,
+        None if kind is Kind.energy else terms.entropies,
+        terms.error if kind is Kind.monte_carlo else None,
         conditioned.weight,
         kind,
-        tuple(n for n in conditioned.shared if n in energies.hidden or n in energies.observed)
+        tuple(n for n in conditioned.shared if n in hidden or n in terms.energies.observed)
         if conditioned.repeats is not None
         else (),
         conditioned.model.order,
@@ -469,7 +535,7 @@ def align(belief: Any, conditioned: Conditioned) -> Any:
         )
     if isinstance(belief, MeanField):
         return MeanField(belief.continuous.aligned(conditioned.layout), belief.discrete)
-    if isinstance(belief, Point | AbstractGaussian):
+    if isinstance(belief, Point | AbstractGaussian | AbstractDrawn):
         return belief.aligned(conditioned.layout)
     return belief
 
@@ -550,6 +616,6 @@ def leading_axes(belief: Any) -> tuple[int, ...]:
         return belief.log_probabilities.shape[:-1]
     if isinstance(belief, Particles):
         return belief.coordinates.shape[:-3]
-    if isinstance(belief, AbstractDiscrete):
+    if isinstance(belief, AbstractDiscrete | AbstractDrawn):
         return belief.leading_axes()
     return belief.location.shape[:-1]

@@ -15,7 +15,9 @@ from vfe.beliefs.discrete import (
     JointCategorical,
     entropy_of,
 )
-from vfe.beliefs.families import Amortised, Enumerated
+from vfe.beliefs.drawn import AbstractDrawn, AbstractDrawnFamily, DrawnMarginal, Draws
+from vfe.beliefs.families import Amortised, Enumerated, Present
+from vfe.beliefs.flow import Flow, FlowBelief
 from vfe.beliefs.gaussian import (
     AbstractLaplace,
     DiagonalGaussian,
@@ -24,6 +26,7 @@ from vfe.beliefs.gaussian import (
     Laplace,
     NodeGaussian,
 )
+from vfe.beliefs.mixture import Mixture, MixtureBelief
 from vfe.beliefs.particles import ParticleMarginal, Particles
 from vfe.beliefs.point import Point, PointMarginal
 
@@ -32,25 +35,34 @@ __all__ = [
     "AbstractBelief",
     "AbstractContinuous",
     "AbstractDiscrete",
+    "AbstractDrawn",
+    "AbstractDrawnFamily",
     "AbstractGaussian",
     "AbstractLaplace",
     "Amortised",
     "Categorical",
     "CategoricalMarginal",
     "DiagonalGaussian",
+    "DrawnMarginal",
+    "Draws",
     "Enumerated",
     "EnumeratedBelief",
+    "Flow",
+    "FlowBelief",
     "GaussNewtonLaplace",
     "GaussianMarginal",
     "JointCategorical",
     "JointGaussian",
     "Laplace",
     "MeanField",
+    "Mixture",
+    "MixtureBelief",
     "MixtureMarginal",
     "NodeGaussian",
     "ParticleMarginal",
     "Particles",
     "Point",
     "PointMarginal",
+    "Present",
     "entropy_of",
 ]

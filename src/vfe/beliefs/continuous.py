@@ -129,26 +129,23 @@ class AbstractGaussian(AbstractContinuous):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> dict[str, Array]:
         noise = jax.random.normal(key, (*shape, *self.location.shape), self.location.dtype)
-        u = self.location + jnp.einsum("...ij,...j->...i", self.factor(), noise)
-        return self.layout.decode(u)
+        return self.layout.decode(self.displaced(noise))
+
+    def displaced(self, noise: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """location + L noise."""
+        return self.location + jnp.einsum("...ij,...j->...i", self.factor(), noise)
+
+    def elementwise(self, u: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """ln q(u_j | u_1 … u_{j−1}) of every element: their sum is ln q(u)."""
+        residual = u - self.location
+        factor = jnp.broadcast_to(self.factor(), (*residual.shape, self.layout.size))
+        white = jax.scipy.linalg.solve_triangular(factor, residual[..., None], lower=True)[..., 0]
+        return -0.5 * white**2 - self.log_diagonal() - 0.5 * LOG_2PI
 
     def log_density(self, values: Mapping[str, Array]) -> Array:
         """ln N(u; location, L Lᵀ) − ln |det dz/du| at u = coordinates of the values."""
         u = self.layout.encode(values)
-        residual = u - self.location
-        factor = jnp.broadcast_to(self.factor(), (*residual.shape, self.layout.size))
-        white = jax.scipy.linalg.solve_triangular(factor, residual[..., None], lower=True)[..., 0]
-        jacobian = jnp.zeros(u.shape[:-1])
-        for s in self.layout.slots:
-            if not s.support.is_real:
-                flat = u[..., s.where].reshape(-1, *s.coordinates)
-                jacobian += jax.vmap(s.support.log_jacobian)(flat).reshape(u.shape[:-1])
-        return (
-            -0.5 * (white**2).sum(-1)
-            - self.log_diagonal().sum(-1)
-            - 0.5 * self.layout.size * LOG_2PI
-            - jacobian
-        )
+        return self.elementwise(u).sum(-1) - self.layout.log_jacobian(u)
 
     def aligned(self, layout: Layout) -> "AbstractGaussian":
         """The same density with its nodes in the order of `layout`."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs.continuous import AbstractGaussian
 from vfe.conditioning import Conditioned, Layout
+from vfe.densities import LOG_2PI
 
 
 class DiagonalGaussian(AbstractGaussian):
@@ -48,6 +49,13 @@ class DiagonalGaussian(AbstractGaussian):
 
     def factor(self) -> Array:
         return jnp.exp(self.log_scale)[..., None] * jnp.eye(self.layout.size)
+
+    def displaced(self, noise: Array) -> Array:
+        return self.location + jnp.exp(self.log_scale) * noise
+
+    def elementwise(self, u: Array) -> Array:
+        white = (u - self.location) * jnp.exp(-self.log_scale)
+        return -0.5 * white**2 - self.log_scale - 0.5 * LOG_2PI
 
 
 class AbstractCholesky(AbstractGaussian):

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -70,6 +71,15 @@ class Layout:
         """The value of each node."""
         parts = self.unpack(u)
         return {s.name: s.support.decode(parts[s.name]) for s in self.slots}
+
+    def log_jacobian(self, u: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+        """ln |det d values / d u|, summed over all nodes, behind any leading axes."""
+        found = jnp.zeros(u.shape[:-1])
+        for s in self.slots:
+            if not s.support.is_real:
+                flat = u[..., s.where].reshape(-1, *s.coordinates)
+                found += jax.vmap(s.support.log_jacobian)(flat).reshape(u.shape[:-1])
+        return found
 
     def encode(self, values: Mapping[str, Array]) -> Float[Array, "*batch n"]:
         """The coordinates of the values of all nodes, as one vector behind any leading axes."""

@@ -113,7 +113,7 @@ def _discrete(objective: AbstractObjective, belief: Categorical, continuous: Any
             held = jnp.where(jnp.arange(states) == state, 0.0, -jnp.inf)
             trial = Categorical({**belief.logits, name: jnp.broadcast_to(held, like.shape)}, belief.order)
             whole = trial if continuous is None else MeanField(continuous, trial)
-            energies, _ = expected_energies(c, whole, Taylor(), objective.key)
+            energies = expected_energies(c, whole, Taylor(), objective.key)
             if like.ndim == 1:
                 return energies.total(c.weight, c.shared)
             local = {**energies.observed, **{f"{n} ": e for n, e in energies.hidden.items()}}

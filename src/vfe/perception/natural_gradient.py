@@ -53,7 +53,7 @@ class GaussNewton(eqx.Module):
             parts = [jax.jacfwd(errors)(u), *c.sensitivity(lambda u: u, u).values()]
             return sum(part.T @ part for part in parts)  # pyright: ignore[reportReturnType]
 
-        found, _ = objective.expectation.average(curvature, belief.location, belief.factor(), objective.key)
+        found, _ = objective.expectation.average(curvature, belief, objective.key)
         return found
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from vfe.beliefs import Point
 from vfe.conditioning import Conditioned
 from vfe.expectation import AbstractExpectation
-from vfe.free_energy import expected_energies
+from vfe.free_energy import expected_energies, expected_terms
 
 
 class AbstractObjective(eqx.Module):
@@ -38,7 +38,7 @@ class AbstractObjective(eqx.Module):
     def mean_energy(self, belief: Any) -> Float[Array, ""]:
         """⟨E⟩ under a belief."""
         c = self.conditioned
-        energies, _ = expected_energies(c, belief, self.expectation, self.key)
+        energies = expected_energies(c, belief, self.expectation, self.key)
         return energies.total(c.weight, c.shared, c.nudge)
 
     def gradient(self, vector: Float[Array, " m"]) -> Float[Array, " m"]:
@@ -66,14 +66,13 @@ class Objective(AbstractObjective):
         return self.unravel(vector)
 
     def value(self, vector: Float[Array, " m"]) -> Float[Array, ""]:
-        belief = self.belief(vector)
-        energy = self.mean_energy(belief)
-        if isinstance(belief, Point):
-            return energy
         c = self.conditioned
-        entropies = belief.entropies()
-        entropy = sum(s.sum() * (1.0 if n in c.shared else c.weight) for n, s in entropies.items())
-        return energy - entropy
+        terms = expected_terms(c, self.belief(vector), self.expectation, self.key)
+        energy = terms.energies.total(c.weight, c.shared, c.nudge)
+        if terms.entropies is None:
+            return energy
+        entropies = terms.entropies.items()
+        return energy - sum(s.sum() * (1.0 if n in c.shared else c.weight) for n, s in entropies)
 
 
 class ErrorObjective(AbstractObjective):

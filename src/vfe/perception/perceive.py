@@ -14,6 +14,8 @@ from jaxtyping import Array, PRNGKeyArray
 from vfe.beliefs import (
     AbstractBelief,
     AbstractContinuous,
+    AbstractDrawn,
+    AbstractDrawnFamily,
     Amortised,
     Categorical,
     Enumerated,
@@ -217,7 +219,7 @@ def family_of(belief: AbstractBelief) -> Any:
     """The family a given belief belongs to, for a start from it."""
     if isinstance(belief, EnumeratedBelief):
         return Enumerated(belief.node, family_of(belief.conditional))
-    return type(belief)
+    return belief.family if isinstance(belief, AbstractDrawn) else type(belief)
 
 
 def prepare_start(belief: AbstractBelief, conditioned: Conditioned, batch: Any) -> Any:
@@ -381,11 +383,13 @@ def start_belief(conditioned: Conditioned, family: Any, key: PRNGKeyArray) -> An
         return solve(conditioned)[0]
     if isinstance(family, Amortised):
         return family.start(conditioned, key)
-    if isinstance(family, type) and issubclass(family, AbstractContinuous | Categorical):
+    drawn = isinstance(family, AbstractDrawnFamily)
+    if drawn or (isinstance(family, type) and issubclass(family, AbstractContinuous | Categorical)):
         return family.start(conditioned, key)
     raise TypeError(
         f"got {family!r} for a belief; wanted a class such as vfe.Laplace, vfe.Point, "
-        "vfe.JointGaussian, vfe.Categorical, or vfe.Enumerated(...), vfe.Amortised(...)."
+        "vfe.JointGaussian, vfe.Categorical, or vfe.Mixture(...), vfe.Flow(...), vfe.Enumerated(...), "
+        "vfe.Amortised(...)."
     )
 
 

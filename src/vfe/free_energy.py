@@ -21,6 +21,7 @@ from vfe.beliefs import (
     AbstractLaplace,
     Amortised,
     Categorical,
+    Draws,
     Enumerated,
     EnumeratedBelief,
     GaussNewtonLaplace,
@@ -418,13 +419,16 @@ def _over_enumerated(
 def _over_draws(
     conditioned: Conditioned, belief: AbstractDrawn, expectation: AbstractExpectation, key: PRNGKeyArray
 ) -> Terms:
-    """E and ln q over the same draws."""
     if not isinstance(expectation, MonteCarlo):
         raise ValueError(
             f"a {type(belief).__name__} has no closed-form averages: got expectation="
             f"{type(expectation).__name__}(); wanted vfe.MonteCarlo(...)."
         )
-    draws = belief.draws(key, expectation.samples)
+    return over_draws(conditioned, belief.draws(key, expectation.samples))[0]
+
+
+def over_draws(conditioned: Conditioned, draws: Draws) -> tuple[Terms, Float[Array, "strata two pairs"]]:
+    """E and ln q over the same draws; beside the terms, E + ln q at each draw, −ln of its weight."""
     each = jax.vmap(jax.vmap(jax.vmap(conditioned.energies)))(draws.coordinates)
     energies = jax.tree.map(draws.mean, each)
     entropies = {n: -draws.mean(logs) for n, logs in draws.log_densities.items()}
@@ -434,7 +438,27 @@ def _over_draws(
         (logs * (1.0 if n in shared else weight) for n, logs in draws.log_densities.items()),
         jnp.zeros(()),
     )
-    return Terms(energies, entropies, draws.standard_error(totals + logs))
+    surprises = totals + logs
+    return Terms(energies, entropies, draws.standard_error(surprises)), surprises
+
+
+def draws_of(belief: Any, key: PRNGKeyArray, samples: int) -> Draws:
+    """Independent draws of a Gaussian belief, or those of a belief that is known by its draws.
+
+    **Raises:** `TypeError` for other beliefs.
+    """
+    if isinstance(belief, AbstractDrawn):
+        return belief.draws(key, samples)
+    if not isinstance(belief, AbstractGaussian):
+        raise TypeError(
+            f"got a {type(belief).__name__}, which has no density over continuous nodes; wanted a Gaussian "
+            "belief, vfe.Mixture or vfe.Flow."
+        )
+    noise = jax.random.normal(key, (1, 1, samples, belief.layout.size), belief.location.dtype)
+    u = belief.displaced(noise)
+    logs = belief.elementwise(u)
+    parts = {s.name: logs[..., s.where].sum(-1) for s in belief.layout.slots}
+    return Draws(u, jnp.ones(1, u.dtype), parts)
 
 
 def expected_energies(

@@ -38,17 +38,18 @@ def masked(values: Any, present: Any) -> Masked:
 
 
 def condition(
-    model: Model, observed: Mapping[str, Any], *, weight: float | Array = 1.0
+    model: Model, observed: Mapping[str, Any], *, weight: float | Array = 1.0, raw: bool = False
 ) -> tuple[Conditioned, tuple[int, ...]]:
     """Check the data, sort the nodes, and return the posterior of a batch and its leading axes.
 
     The arrays of the result have one leading axis over observations (the leading axes of the data,
-    flattened), to be used through `Conditioned.over`.
+    flattened), to be used through `Conditioned.over`. `raw`: what will become data only (grey values that
+    binary pixels are drawn from), whose types and supports are not those of the nodes.
 
     **Raises:** `ValueError` for unknown nodes, missing inputs, wrong shapes, types or values, empty
     data, infinities, and nodes that cannot be hidden; each names the node.
     """
-    found, batch = examine(model, observed, weight=weight)
+    found, batch = examine(model, observed, weight=weight, raw=raw)
     observed, masks, common = jax.tree.map(jnp.asarray, (found.observed, found.masks, found.common))
     return dataclasses.replace(found, observed=observed, masks=masks, common=common), batch
 
@@ -59,6 +60,7 @@ def examine(
     *,
     weight: float | Array = 1.0,
     incomplete: Collection[str] = (),
+    raw: bool = False,
 ) -> tuple[Conditioned, tuple[int, ...]]:
     """`condition`, with NumPy arrays left on the host: checked there, for a caller to place.
 
@@ -70,12 +72,12 @@ def examine(
         raise TypeError(f'observed is a {type(observed).__name__}; wanted a dictionary such as {{"x": x}}.')
     arrays: dict[str, Any] = {}
     masks: dict[str, Any] = {}
-    for name, raw in observed.items():
+    for name, given in observed.items():
         if name in model.plates:
-            arrays[name] = _index(name, raw, model.plates[name])
+            arrays[name] = _index(name, given, model.plates[name])
             continue
         info = model.describe(name)
-        arrays[name], mask = _admit(info, raw)
+        arrays[name], mask = _admit(info, given, raw)
         if mask is None and name in incomplete:
             mask = np.ones(jnp.shape(arrays[name]), bool)
         if mask is not None:
@@ -168,18 +170,18 @@ def _index(name: str, raw: Any, size: int) -> Any:
     return array
 
 
-def _admit(info: NodeInfo, raw: Any) -> tuple[Any, Any]:
+def _admit(info: NodeInfo, given: Any, raw: bool) -> tuple[Any, Any]:
     """A clean array and a mask (None where everything is present), or an error with the node's name.
 
     What JAX holds stays there; everything else is checked as a NumPy array, without a visit to a device.
     """
     mask = None
     where = f"node {info.name!r} (parents: {list(info.parents)})"
-    if isinstance(raw, Masked):
-        mask = raw.present if isinstance(raw.present, jax.Array) else np.asarray(raw.present, bool)
-        raw = raw.values
+    if isinstance(given, Masked):
+        mask = given.present if isinstance(given.present, jax.Array) else np.asarray(given.present, bool)
+        given = given.values
     try:
-        array = raw if isinstance(raw, jax.Array) else np.asarray(raw)
+        array = given if isinstance(given, jax.Array) else np.asarray(given)
         if array.dtype != bool and not any(
             jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating)
         ):
@@ -204,6 +206,8 @@ def _admit(info: NodeInfo, raw: Any) -> tuple[Any, Any]:
         array = xp.where(mask, array, xp.zeros((), array.dtype))
         if info.given:
             raise ValueError(f"{where}: a given node has missing values; inputs must be known.")
+    if raw:
+        return array.astype(jnp.result_type(float)), mask
     numbers = _numbers(array)
     present = None if numbers is None else (numbers if mask is None else numbers[np.asarray(mask)])
     if info.discrete:

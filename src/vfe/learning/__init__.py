@@ -5,6 +5,7 @@ from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import CentredNudging, ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.learn import learn
 from vfe.learning.learned import Learned
+from vfe.learning.objective import ImportanceWeighted, Refined, Tempered
 from vfe.learning.source import Batches, Rows
 from vfe.learning.uncertainty import ParameterUncertainty, parameter_uncertainty
 
@@ -13,10 +14,13 @@ __all__ = [
     "CentredNudging",
     "Contrast",
     "ExpectationMaximisation",
+    "ImportanceWeighted",
     "Learned",
     "ParameterUncertainty",
+    "Refined",
     "Rows",
     "StochasticTrace",
+    "Tempered",
     "TotalDerivative",
     "attend",
     "learn",

@@ -41,9 +41,7 @@ class Course:
         """What follows after one more epoch; `epochs`: of the whole course."""
         epoch, placement = now.done, self.plan.placement
         here = jax.random.fold_in(self.key, epoch)
-        contrast = self.plan.contrast
-        on = contrast is not None and epoch >= contrast.delay * epochs
-        common = placement.put((here, jnp.asarray(on)))
+        common = placement.put((here, self.plan.strengths(epoch, epochs)))
         state = {n: v for n, v in now.state.items() if n != "validation"}
         pieces, indices, failed, number = [], [], 0, 0
         groups = self.feed.groups(epoch)
@@ -99,14 +97,15 @@ class Course:
     def _advance(
         self, state: dict[str, Any], group: Group, common: Any, number: int
     ) -> tuple[dict[str, Any], Report]:
-        here, on = common
+        here, strengths = common
         put = self.plan.placement.put
         first = put(jnp.asarray(number))
         if group.data is not None:
-            return steps_on(self.plan, state, self.fixed, group.data, here, first)
+            return steps_on(self.plan, state, self.fixed, group.data, here, first, strengths)
         conditioned: Conditioned = self.feed.conditioned
         index = put(jnp.asarray(group.indices))
-        return steps(self.plan, state, self.fixed, conditioned, self.feed.labels, index, here, first, on)
+        arrays = (conditioned, self.feed.labels, index)
+        return steps(self.plan, state, self.fixed, *arrays, here, first, strengths)
 
     def _kept(self) -> str:
         return "" if self.checkpoint is None else self.checkpoint.sentence

@@ -17,6 +17,7 @@ from vfe.conditioning import Conditioned, condition
 from vfe.curvature import check_gauss_newton
 from vfe.expectation import AbstractExpectation, Taylor
 from vfe.free_energy import FreeEnergy, is_laplace
+from vfe.learning.augmented import check_augmented
 from vfe.learning.contrast import Contrast
 from vfe.learning.course import Course
 from vfe.learning.feed import AbstractFeed, Resident, open_feed
@@ -25,6 +26,7 @@ from vfe.learning.history import stack
 from vfe.learning.learned import Learned
 from vfe.learning.modes import MOST_NUMBERS, Modes
 from vfe.learning.nudging import check_nudging
+from vfe.learning.objective import ImportanceWeighted, Refined, Tempered, check_objective
 from vfe.learning.parallel import Placement
 from vfe.learning.plan import Plan, sought
 from vfe.learning.resume import Checkpoint, Settled, cursor_for
@@ -65,6 +67,7 @@ def learn(
     optimiser: optax.GradientTransformation | None = None,
     where: Callable[[Model], Any] | None = None,
     gradient: ExpectationMaximisation | StochasticTrace | TotalDerivative | CentredNudging | None = None,
+    objective: Tempered | ImportanceWeighted | Refined | None = None,
     perception_steps: int = 100,
     parameter_steps: int = 1,
     keep_beliefs: bool = True,
@@ -87,7 +90,8 @@ def learn(
     is the incremental schedule, in which weights move at every step: with `vfe.Point` beliefs and
     `vfe.ActivityDescent` or `vfe.ErrorDescent`, incremental predictive coding (one step of the activities,
     then one of the weights at the new activities). With `vfe.Amortised` beliefs the
-    encoder is learned together with the model and nothing is kept. Where latents are shared by all
+    encoder is learned together with the model and nothing is kept (`objective`: on F tempered, on a tighter
+    bound, or on F of beliefs refined from its guess). Where latents are shared by all
     observations, a minibatch of B stands for all N (its terms are multiplied by N / B), and what it says
     of the shared nodes is blended into the belief with a weight that falls from visit to visit,
     (1 + t)^(−0.7): stochastic variational inference, exact in the limit for conjugate nodes and an
@@ -110,9 +114,12 @@ def learn(
     - `where`: picks the leaves to learn (see `trainable`); `gradient`: `vfe.ExpectationMaximisation()`
       (default), `vfe.StochasticTrace()` (cheaper for networks), `vfe.TotalDerivative()`, or
       `vfe.CentredNudging()` (the feed-forward loss, from two nudged equilibria).
+    - `objective`: with an encoder, what is descended: `vfe.Tempered(beta)`,
+      `vfe.ImportanceWeighted(samples)` or `vfe.Refined()`; by default F of its beliefs, which is reported.
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
-      version of one observation's arrays at each visit; `validation`: arrays on which beliefs, but not
-      parameters, follow, to watch F on what is not learned from.
+      version of one observation's arrays at each visit (shifted images, or binary pixels drawn from grey
+      ones: what it returns must be data, what it is given need not be); `validation`: arrays on which
+      beliefs, but not parameters, follow, to watch F on what is not learned from.
     - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine, with
       the settings of that run (an iterable must then say where it is, by `state_dict` and
       `load_state_dict`, or by `get_state` and `set_state` of its iterator).
@@ -158,7 +165,7 @@ def learn(
     found = folder.metadata() if folder is not None and resume else None
     feed: AbstractFeed
     if isinstance(observed, Mapping):
-        conditioned, family, labels = _prepare(model, observed, belief, solver, contrast)
+        conditioned, family, labels = _prepare(model, observed, belief, solver, contrast, augment)
         batch_size = count_of(conditioned) if batch_size is None else int(batch_size)
         feed = Resident(conditioned, labels, batch_size, order_key, placement)
     else:
@@ -176,6 +183,7 @@ def learn(
         _refuse_large_store(conditioned, family)
     if family is GaussNewtonLaplace:
         _check_gauss_newton(conditioned, contrast, expectation)
+    check_objective(objective, family, solver, contrast, conditioned)
     spec = trainable(model, where)
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):
@@ -200,6 +208,7 @@ def learn(
         solver,
         Settings(int(perception_steps), float(rtol), float(atol), expectation),
         ExpectationMaximisation() if gradient is None else gradient,
+        objective,
         contrast,
         default_optimiser() if optimiser is None else optimiser,
         parameter_steps,
@@ -374,10 +383,17 @@ def _check_kinds(gradient: Any, optimiser: Any, where: Any) -> None:
 
 
 def _prepare(
-    model: Model, observed: Mapping[str, Any], belief: Any, solver: Any, contrast: Contrast | None
+    model: Model,
+    observed: Mapping[str, Any],
+    belief: Any,
+    solver: Any,
+    contrast: Contrast | None,
+    augment: Any = None,
 ) -> tuple[Conditioned, Any, Array | None]:
     if contrast is None:
-        conditioned, _ = condition(model, observed)
+        conditioned, _ = condition(model, observed, raw=augment is not None)
+        if augment is not None:
+            check_augmented(conditioned, augment)
         family = default_family(conditioned, solver) if belief is None else belief
         return conditioned, family, None
     if contrast.node not in observed:

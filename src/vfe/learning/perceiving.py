@@ -35,7 +35,13 @@ def renewed(plan: Plan, c: Conditioned, key: PRNGKeyArray) -> Conditioned:
                 f"learn: augment changed the shape of {name!r} to {jnp.shape(array)}; wanted that of "
                 "one observation."
             )
-    return dataclasses.replace(c, observed={**c.observed, **fresh})
+    return dataclasses.replace(c, observed={**c.observed, **typed(c, fresh)})
+
+
+def typed(c: Conditioned, arrays: dict[str, Array]) -> dict[str, Array]:
+    """What `augment` made, whole numbers for discrete nodes."""
+    discrete = {n for n in arrays if n not in c.model.plates and c.model.describe(n).discrete}
+    return {n: a.astype(int) if n in discrete else a for n, a in arrays.items()}
 
 
 def together(plan: Plan, conditioned: Conditioned) -> bool:

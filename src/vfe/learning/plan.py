@@ -1,12 +1,23 @@
 """What stays the same from step to step of learning."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from vfe.beliefs import GaussNewtonLaplace, Point
 from vfe.learning.contrast import Contrast
+from vfe.learning.objective import Tempered
 from vfe.learning.parallel import ALONE, Placement
 from vfe.perception.perceive import Settings
+
+
+class Strengths(NamedTuple):
+    """What changes from epoch to epoch: whether the contrast counts yet, and β of `vfe.Tempered`."""
+
+    contrast: Array
+    beta: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +32,7 @@ class Plan:
     solver: Any
     settings: Settings
     gradient: Any
+    objective: Any
     contrast: Contrast | None
     optimiser: Any
     parameter_steps: int
@@ -28,6 +40,12 @@ class Plan:
     whole: int | None
     keep: bool
     placement: Placement = ALONE
+
+    def strengths(self, epoch: int, epochs: int) -> Strengths:
+        """Those of an epoch (counted from zero) of a course of `epochs`."""
+        on = self.contrast is not None and epoch >= self.contrast.delay * epochs
+        beta = self.objective.at(epoch) if isinstance(self.objective, Tempered) else 1.0
+        return Strengths(jnp.asarray(on), jnp.asarray(beta, float))
 
     @property
     def node(self) -> str:

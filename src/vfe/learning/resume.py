@@ -54,6 +54,7 @@ class Checkpoint:
             "solver": described(plan.solver),
             "expectation": described(plan.settings.expectation),
             "gradient": described(plan.gradient),
+            "objective": described(plan.objective),
             "perception_steps": plan.settings.max_steps,
             "parameter_steps": plan.parameter_steps,
             "optimiser": described_state(memory),

@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from vfe.conditioning import Conditioned
 from vfe.free_energy import FreeEnergy
-from vfe.learning.plan import Plan
+from vfe.learning.plan import Plan, Strengths
 from vfe.learning.shared import narrow
 from vfe.learning.store import count_of, rows_of
 from vfe.learning.trainable import joined
@@ -39,7 +39,7 @@ def steps(
     indices: Array,
     key: PRNGKeyArray,
     first: Array,
-    on: Array,
+    strengths: Strengths,
 ) -> tuple[dict[str, Any], Report]:
     """Several steps in one call on arrays that the device holds, `indices` (steps, batch).
 
@@ -56,7 +56,7 @@ def steps(
                 masks=rows_of(conditioned.masks, index),
             )
         chosen = None if labels is None else labels[index]
-        return step(plan, state, fixed, batch, chosen, index, key, on)
+        return step(plan, state, fixed, batch, chosen, index, key, strengths)
 
     return _one_after_the_other(plan, one, state, indices, key, first)
 
@@ -69,13 +69,14 @@ def steps_on(
     batches: Conditioned,
     key: PRNGKeyArray,
     first: Array,
+    strengths: Strengths,
 ) -> tuple[dict[str, Any], Report]:
     """Several steps in one call on minibatches brought for them: observed and masks (steps, batch, …)."""
 
     def one(state: dict[str, Any], arrays: Any, key: PRNGKeyArray) -> tuple[dict[str, Any], Report]:
         observed, masks = arrays
         batch = dataclasses.replace(batches, observed=observed, masks=masks)
-        return step(plan, state, fixed, batch, None, jnp.arange(count_of(batch)), key, jnp.zeros((), bool))
+        return step(plan, state, fixed, batch, None, jnp.arange(count_of(batch)), key, strengths)
 
     return _one_after_the_other(plan, one, state, (batches.observed, batches.masks), key, first)
 
@@ -103,7 +104,7 @@ def step(
     labels: Array | None,
     index: Array,
     key: PRNGKeyArray,
-    on: Array,
+    strengths: Strengths,
 ) -> tuple[dict[str, Any], Report]:
     """Perceive a minibatch, then move the parameters.
 
@@ -118,7 +119,7 @@ def step(
     )
     perceive_key, measure_key, renew_key, choose_key = jax.random.split(key, 4)
     batch = Minibatch(
-        plan, data, family, index, labels, on, state["store"], perceive_key, renew_key, choose_key
+        plan, data, family, index, labels, strengths, state["store"], perceive_key, renew_key, choose_key
     )
     way = way_of(plan, data)
     visit = way.visit(batch)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vfe.conditioning import Conditioned
 from vfe.free_energy import FreeEnergy
-from vfe.learning.plan import Plan
+from vfe.learning.plan import Plan, Strengths
 from vfe.learning.store import count_of, rows_of
 from vfe.model import Model
 
@@ -38,8 +38,8 @@ class Minibatch:
     """A minibatch before its step.
 
     `data`: its arrays, with the model and `family` as they are; `index`: which observations of the whole
-    these are, and `store` what is kept of them all; `labels`: their labels under a contrast, `on` whether
-    that counts yet. Each of the keys has one purpose.
+    these are, and `store` what is kept of them all; `labels`: their labels under a contrast;
+    `strengths`: those of this epoch. Each of the keys has one purpose.
     """
 
     plan: Plan
@@ -47,7 +47,7 @@ class Minibatch:
     family: Any
     index: Array
     labels: Array | None
-    on: Array
+    strengths: Strengths
     store: Any
     perceive_key: PRNGKeyArray
     renew_key: PRNGKeyArray

@@ -133,7 +133,7 @@ def contrasted(
     totals = found.total
     true = jax.tree.map(lambda a: a[:, 0], found)
     terms = jax.vmap(contrast.term)(jnp.where(answered[:, None], totals, 0.0))
-    weight = jnp.where(batch.on, contrast.weight, 0.0)
+    weight = jnp.where(batch.strengths.contrast, contrast.weight, 0.0)
     return mean(true.total, answered) + weight * mean(terms, answered), (true, totals)
 
 

@@ -33,7 +33,7 @@ class EncodedObservations(AbstractWay):
     """The mean of F over the minibatch; nothing is perceived beforehand, and nothing is kept."""
 
     def visit(self, batch: Minibatch) -> Visit:
-        return Visit(None, jnp.ones(batch.size, bool), batch.store)
+        return unperceived(batch)
 
     def loss(
         self, batch: Minibatch, visit: Visit, model: Model, family: Any, key: PRNGKeyArray
@@ -66,6 +66,11 @@ class EncodedTogether(AbstractWay):
 
     def stored(self, batch: Minibatch, visit: Visit, more: Any) -> Any:
         return visit.store
+
+
+def unperceived(batch: Minibatch) -> Visit:
+    """Nothing is perceived beforehand: the encoder always has an answer."""
+    return Visit(None, jnp.ones(batch.size, bool), batch.store)
 
 
 def encoded_free_energy(

@@ -1,0 +1,43 @@
+"""Data that are made afresh at every visit: checked before the first one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from vfe.conditioning import Conditioned, masked
+from vfe.conditioning.door import examine
+
+LOOKED_AT = 64
+
+
+def check_augmented(conditioned: Conditioned, augment: Callable[..., Any]) -> None:
+    """Look at what `augment` makes of the first observations.
+
+    **Raises:** `ValueError` where that is no data for the model.
+    """
+    if conditioned.repeats is not None:
+        return
+    first = jax.tree.map(lambda a: a[:LOOKED_AT], conditioned.observed)
+    count = next(iter(first.values())).shape[0]
+    made = dict(jax.vmap(augment)(jax.random.split(jax.random.key(0), count), dict(first)))
+    unknown = [n for n in made if n not in first]
+    if unknown:
+        raise ValueError(
+            f"learn: augment returned {unknown}, which were not among the observed nodes {list(first)}."
+        )
+    arrays = {**first, **made}
+    values = {
+        n: masked(np.asarray(a), np.asarray(conditioned.masks[n][:LOOKED_AT]))
+        if n in conditioned.masks
+        else np.asarray(a)
+        for n, a in arrays.items()
+    }
+    for name in made:
+        if made[name].shape != first[name].shape:
+            raise ValueError(
+                f"learn: augment changed the shape of {name!r} to {made[name].shape[1:]}; wanted that of "
+                "one observation."
+            )
+    examine(conditioned.model, {**values, **conditioned.common})

@@ -29,6 +29,7 @@ from vfe.beliefs import (
     Particles,
     Point,
     Present,
+    recognition,
 )
 from vfe.cascade import cascade
 from vfe.chain import Chain
@@ -201,6 +202,7 @@ __all__ = [
     "parameter_uncertainty",
     "perceive",
     "plate",
+    "recognition",
     "reduce",
     "reduce_model",
     "smooth",

@@ -17,6 +17,7 @@ from vfe.beliefs import (
     LOG_2PI,
     AbstractBelief,
     AbstractDiscrete,
+    AbstractDrawn,
     AbstractGaussian,
     Amortised,
     EnumeratedBelief,
@@ -61,7 +62,8 @@ class ImportanceSampling(AbstractEvidenceMethod):
 
     The proposal r has the belief's location and shape and the tails of a Student t, so that the weights
     stay bounded where the posterior's tails are Gaussian. Discrete nodes are summed out, each state
-    of an `vfe.Enumerated` belief with draws of its own. What the belief has missed (another mode) is
+    of an `vfe.Enumerated` belief with draws of its own; a `vfe.Mixture` or `vfe.Flow` is drawn from as it
+    is. What the belief has missed (another mode) is
     missing from the estimate too, and its standard error does not tell: use
     `vfe.AnnealedImportanceSampling` where that may be.
 
@@ -102,6 +104,8 @@ class ImportanceSampling(AbstractEvidenceMethod):
             return _over_states(conditioned, belief.node, belief, self.estimate, key)
         if isinstance(belief, AbstractDiscrete):
             return self._discrete(conditioned, belief, key)
+        if isinstance(belief, AbstractDrawn):
+            return self._drawn(conditioned, belief.aligned(conditioned.layout), key)
         belief = _gaussian(belief, "ImportanceSampling").aligned(conditioned.layout)
         size, degrees = belief.layout.size, self.degrees_of_freedom
         factor = self.inflate * belief.factor()
@@ -128,6 +132,17 @@ class ImportanceSampling(AbstractEvidenceMethod):
             return -energy(belief.location + factor @ e) - log_proposal + log_scale
 
         return _log_mean(jax.lax.map(log_weight, noise, batch_size=min(self.samples, PARTICLES_AT_ONCE)))
+
+    def _drawn(self, conditioned: Conditioned, belief: AbstractDrawn, key: PRNGKeyArray) -> Pair:
+        """From the belief itself, each component of a mixture with its own draws and weight."""
+        draws = belief.draws(key, self.samples)
+        energy, shape = _summed(conditioned), draws.coordinates.shape[:-1]
+        flat = draws.coordinates.reshape(-1, draws.coordinates.shape[-1])
+        energies = jax.lax.map(energy, flat, batch_size=min(len(flat), PARTICLES_AT_ONCE)).reshape(shape)
+        logs = -energies - draws.log_density
+        # A stratum's mean weight counts with its share: as if each draw's weight were that many times it.
+        share = jnp.log(draws.weights * len(draws.weights))
+        return _log_mean((logs + share[:, None, None]).ravel())
 
     def _discrete(self, conditioned: Conditioned, belief: AbstractDiscrete, key: PRNGKeyArray) -> Pair:
         if conditioned.repeats is not None:

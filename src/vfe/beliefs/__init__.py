@@ -29,6 +29,7 @@ from vfe.beliefs.gaussian import (
 from vfe.beliefs.mixture import Mixture, MixtureBelief
 from vfe.beliefs.particles import ParticleMarginal, Particles
 from vfe.beliefs.point import Point, PointMarginal
+from vfe.beliefs.recognition import recognition
 
 __all__ = [
     "LOG_2PI",
@@ -65,4 +66,5 @@ __all__ = [
     "PointMarginal",
     "Present",
     "entropy_of",
+    "recognition",
 ]

@@ -64,6 +64,19 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.discrete.grid_learning",
         seconds=10,
     ),
+    "recognition-gaps": Job(
+        name="recognition-gaps",
+        summary="What an encoder loses: by its family, by unseen context, by haste; what iteration mends.",
+        module="vfe.gallery.recognition.gaps",
+        seconds=90,
+    ),
+    "vae": Job(
+        name="vae",
+        summary="Images learned in one pass and by an iterated hierarchy: −ln p(x) at equal time.",
+        module="vfe.gallery.recognition.vae",
+        seconds=110,
+        data="x_train, y_train, x_test, y_test; scikit-learn's embedded digits by default",
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

@@ -111,8 +111,8 @@ def learn(
       `optimiser` (an optax transformation; Adam by default).
     - `keep_beliefs`: with False every visit starts afresh, from the feed-forward pass: for deep networks,
       whose weights move further between two visits of an observation than its belief would.
-    - `where`: picks the leaves to learn (see `trainable`); `gradient`: `vfe.ExpectationMaximisation()`
-      (default), `vfe.StochasticTrace()` (cheaper for networks), `vfe.TotalDerivative()`, or
+    - `where`: picks the leaves to learn (see `trainable`; `lambda m: ()`: the encoder alone);
+      `gradient`: `vfe.ExpectationMaximisation()` (default), `vfe.StochasticTrace()` (cheaper for networks), `vfe.TotalDerivative()`, or
       `vfe.CentredNudging()` (the feed-forward loss, from two nudged equilibria).
     - `objective`: with an encoder, what is descended: `vfe.Tempered(beta)`,
       `vfe.ImportanceWeighted(samples)` or `vfe.Refined()`; by default F of its beliefs, which is reported.
@@ -184,7 +184,7 @@ def learn(
     if family is GaussNewtonLaplace:
         _check_gauss_newton(conditioned, contrast, expectation)
     check_objective(objective, family, solver, contrast, conditioned)
-    spec = trainable(model, where)
+    spec = trainable(model, where, encoder_of(family))
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):
         raise ValueError("learn: Particles have no F to descend; use a Gaussian or Laplace belief.")

@@ -15,12 +15,13 @@ from vfe.maps import Fixed
 from vfe.model import Model
 
 
-def trainable(model: Model, where: Callable[[Model], Any] | None = None) -> Any:
+def trainable(model: Model, where: Callable[[Model], Any] | None = None, encoder: Any = None) -> Any:
     """A tree of booleans over the model's leaves: True where learning may change the array.
 
     **Arguments:** `where`: a function from the model to the leaf, subtree or tuple of these to learn,
     as in `equinox.tree_at`, e.g. `lambda m: (m["x"].noise, m["z1"].mean.weight)`; arrays that are
-    `vfe.Fixed` are learned where they are named. By default every floating array that is not.
+    `vfe.Fixed` are learned where they are named. By default every floating array that is not. Where there
+    is an `encoder`, the model may have nothing to learn (`lambda m: ()`).
 
     **Raises:** `ValueError` where nothing is left to learn.
     """
@@ -38,7 +39,7 @@ def trainable(model: Model, where: Callable[[Model], Any] | None = None) -> Any:
 
         marked = tuple(jax.tree.map(lambda a: bool(eqx.is_inexact_array(a)), t) for t in targets)
         spec = eqx.tree_at(subtrees, nothing, marked) if count else nothing
-    if not any(jax.tree.leaves(spec)):
+    if not any(jax.tree.leaves(spec)) and not any(jax.tree.leaves(unfixed(encoder))):
         raise ValueError(
             "learn: nothing to learn; give the model a vfe.Affine, vfe.MLP or vfe.Table, mark a number "
             "with vfe.learnable(...), or name leaves with where=."

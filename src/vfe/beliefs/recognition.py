@@ -1,0 +1,67 @@
+"""A recognition network of the right size for a model."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from vfe.beliefs.families import Amortised, Present, family_size
+from vfe.beliefs.gaussian import DiagonalGaussian
+from vfe.conditioning import condition, masked
+from vfe.maps import MLP
+from vfe.model import Model
+
+
+def recognition(
+    model: Model,
+    *,
+    key: PRNGKeyArray,
+    family: Any = DiagonalGaussian,
+    inputs: Sequence[str | Present] = ("x",),
+    width: int = 64,
+    depth: int = 2,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    skip: bool = False,
+) -> Amortised:
+    """A recognition density q_φ(z | x) about everything that the inputs leave hidden: a multilayer
+    perceptron that gives the numbers of a belief.
+
+    **Arguments:** `family`: of the belief (see `vfe.Amortised`); `inputs`: the nodes it sees, flattened and
+    joined, integers as they are, and `vfe.Present(node)` for which of their elements are there; `width`,
+    `depth`, `activation`, `skip`: of the network (`vfe.MLP`).
+
+    **Returns:** a `vfe.Amortised` for `vfe.learn(belief=...)`, which learns it together with the model.
+
+    **Raises:** `ValueError` for nodes that the model has not, inputs that leave nothing hidden, and
+    families that do not hold what is hidden.
+
+    **Example:**
+    ```python
+    belief = vfe.recognition(model, width=200, key=key)
+    learned = vfe.learn(model, {"x": x}, belief=belief, batch_size=100)
+    vfe.perceive(learned.model, {"x": new}, belief=learned.family)      # refined from the encoder's guess
+    ```
+
+    **Source:** equation (3) of the essay; Kingma and Welling 2014; Rezende et al. 2014.
+    """
+    inputs = tuple(inputs)
+    names = dict.fromkeys(n.node if isinstance(n, Present) else n for n in inputs)
+    for name in names:
+        model.require(name)
+    shapes = {n: model.describe(n).shape for n in names}
+    seen: dict[str, Any] = {
+        n: masked(np.zeros((1, *shape)), np.zeros((1, *shape), bool))
+        if any(isinstance(i, Present) and i.node == n for i in inputs) and not model.children(n)
+        else np.zeros((1, *shape))
+        for n, shape in shapes.items()
+    }
+    conditioned, _ = condition(model, seen, raw=True)
+    if not conditioned.hidden:
+        raise ValueError(f"recognition: nothing is hidden where {list(names)} are observed.")
+    size = sum(int(np.prod(shapes[n.node if isinstance(n, Present) else n])) for n in inputs)
+    encoder = MLP(
+        size, family_size(family, conditioned), width, depth, key=key, activation=activation, skip=skip
+    )
+    return Amortised(encoder, family, inputs)

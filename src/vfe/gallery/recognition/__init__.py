@@ -1,0 +1,1 @@
+"""Experiments about recognition: what an encoder can do alone, and what backward connections add."""

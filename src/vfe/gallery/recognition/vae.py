@@ -1,15 +1,18 @@
 """Images learned by an encoder and a decoder, and by a hierarchy whose recognition is iterated.
 
 The first model is the usual variational autoencoder: z ~ N(0, I), binary pixels through two tanh layers,
-one diagonal Gaussian from an encoder, F descended by both. The second learns its prior too, p(z₁ | z₂),
-and its encoder only proposes: in the last part of learning every belief is corrected by the backward
+one diagonal Gaussian from an encoder, F descended by both. The second learns its prior too, p(z₁ | z₂), and
+its encoder only proposes: in the last part of learning every belief is corrected by the backward
 predictions before the model descends its F. −ln p(x) of held-out images is estimated with importance
-samples from the encoder's beliefs; at equal processor time
+samples from the encoder's beliefs. With both given the same processor time, and images enough to learn a
+prior from,
 
-    −ln p(x; hierarchy) < −ln p(x; one level) < F.
+    −ln p(x; hierarchy) < −ln p(x; one level) < F(iterated) < F(encoder).
 
-Refuted if the difference over the same images were not below zero by twice its standard error, which is
-what happens where the upper level is cut off.
+Refuted if iteration did not lower F of held-out images (as where the backward connections are cut), or, of
+ten thousand images and more, if the hierarchy's −ln p(x) were not lower by twice the standard error of the
+difference (as where its upper level is cut off). Of scikit-learn's 1,797 small digits a prior is hardly to
+be learned: there the difference is shown, and not claimed.
 """
 
 import dataclasses
@@ -29,6 +32,7 @@ from vfe.gallery.digits.data import Images, embedded, from_arrays
 from vfe.gallery.job import JobResult, Progress, Workspace
 
 RATE = 2e-3
+REFINED = 100
 
 
 def _about(text: str, default: Any) -> Any:
@@ -43,14 +47,15 @@ class Settings:
     above: int | None = _about("numbers in z₂ (8 or 20)", None)
     width: int | None = _about("of both tanh layers of encoder and decoder (64 or 200)", None)
     epochs: int | None = _about("of the model of one level (200 or 30)", None)
-    refined: float = _about("share of the hierarchy's time in which beliefs are refined", 0.2)
+    refined: float = _about("share of the hierarchy's time in which beliefs are refined", 0.1)
     refinements: int = _about("steps of each refinement", 2)
     batch_size: int = _about("images per step", 100)
     draws: int = _about("from every belief at a step, one antithetic pair or more", 2)
     bound: int = _about("K of an importance-weighted bound to descend instead of F (1: F)", 1)
     importance_samples: int = _about("for −ln p(x) of held-out images", 1000)
     images: int = _about("held-out images", 450)
-    lesion: bool = _about("cut the upper level off: z₁ keeps a prior of its own", False)
+    lesion: bool = _about("cut the backward connections: no belief is refined", False)
+    cut: bool = _about("cut the upper level off: z₁ keeps a prior of its own", False)
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.refinements, self.importance_samples, self.images, self.bound)
@@ -85,8 +90,8 @@ class Grey(NamedTuple):
 
 class Measured(NamedTuple):
     """A model that was learned: `history` of F by epoch (nats per image); of held-out images F, −ln p(x)
-    and its standard error, (images,); the seconds of learning, of the clock and of the processors
-    together."""
+    and its standard error, (images,); what iteration takes off F, `gained`; the seconds of learning,
+    of the clock and of the processors together."""
 
     model: vfe.Model
     family: Any
@@ -95,6 +100,7 @@ class Measured(NamedTuple):
     surprise: np.ndarray
     surprise_error: np.ndarray
     bounds: dict[int, float]
+    gained: np.ndarray
     seconds: float
     processor_seconds: float
 
@@ -136,7 +142,7 @@ def two_levels(settings: Settings, grey: Grey, key: Any) -> tuple[vfe.Model, vfe
     scale = scaled(vfe.MLP(*sizes, 1, key=scale_key), 0.1)
     decode_key, key = jax.random.split(key)
     lower: Any = vfe.gaussian(mean, scale=vfe.Exp(scale), parents="z2")
-    if settings.lesion:
+    if settings.cut:
         lower = vfe.gaussian(vfe.Fixed(jnp.zeros(settings.latents)))
     model = vfe.Model(
         z2=vfe.gaussian(jnp.zeros(settings.above)),
@@ -170,6 +176,16 @@ def binary(key: Any, observed: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {"x": jax.random.uniform(key, observed["x"].shape) < observed["x"]}
 
 
+class Course(NamedTuple):
+    """What learning ends with: F by epoch, and the seconds of the clock and of the processors together."""
+
+    model: vfe.Model
+    family: Any
+    history: list[float]
+    seconds: float
+    processor_seconds: float
+
+
 class Stage(NamedTuple):
     """A part of learning: epochs, the rates it goes from and to, and whether beliefs are refined."""
 
@@ -187,9 +203,10 @@ def learn(
     stages: list[Stage],
     key: Any,
     told: Callable[[float], None] | None = None,
-) -> tuple[vfe.Model, Any, list[float]]:
-    """Model, family and F by epoch after these stages. **Example:** see `trained`."""
+) -> "Course":
+    """Learn through these stages. **Example:** see `measured`."""
     history: list[float] = []
+    clock, processor = 0.0, 0.0
     per_epoch = -(-len(grey.train) // settings.batch_size)
     for number, stage in enumerate(stages):
         if not stage.epochs:
@@ -207,7 +224,10 @@ def learn(
         elif settings.bound > 1:
             options = {"objective": vfe.ImportanceWeighted(settings.bound)}
 
-        def shown(epoch: int, numbers: dict[str, Any], model: vfe.Model) -> None:
+        ticks: list[tuple[float, float]] = []
+
+        def shown(epoch: int, numbers: dict[str, Any], model: vfe.Model, ticks: Any = ticks) -> None:
+            ticks.append((time.perf_counter(), time.process_time()))
             if told is not None:
                 told(numbers["total"])
 
@@ -226,24 +246,27 @@ def learn(
         )
         model, family = learned.model, learned.family
         history += [float(f) for f in learned.history["total"]]
-    return model, family, history
+        spent = stage.epochs * _per_epoch(ticks)
+        clock, processor = clock + spent[0], processor + spent[1]
+    return Course(model, family, history, clock, processor)
+
+
+def _per_epoch(ticks: list[tuple[float, float]]) -> np.ndarray:
+    """Seconds of an epoch, of the clock and of the processors: from the end of the first one on, which had
+    to be compiled; zero where there was one only."""
+    times = np.asarray(ticks)
+    return (times[-1] - times[0]) / max(len(times) - 1, 1)
 
 
 def seconds_per_epoch(settings: Settings, grey: Grey, built: Any, refined: bool, key: Any) -> float:
-    """Processor seconds of an epoch, compilation left out, from the second to the third.
+    """Processor seconds of an epoch, compilation left out.
 
     **Example:** `seconds_per_epoch(settings, grey, one_level(settings, grey, key), False, key)`.
     """
-    times: list[float] = []
-    learn(
-        settings,
-        grey,
-        *built,
-        [Stage(3, RATE, RATE, refined)],
-        key,
-        lambda _: times.append(time.process_time()),
+    epochs = 2 + 20_000 // len(grey.train)
+    return (
+        learn(settings, grey, *built, [Stage(epochs, RATE, RATE, refined)], key).processor_seconds / epochs
     )
-    return times[-1] - times[-2]
 
 
 def hierarchy_stages(settings: Settings, plain: float, proposed: float, refined: float) -> list[Stage]:
@@ -253,7 +276,7 @@ def hierarchy_stages(settings: Settings, plain: float, proposed: float, refined:
     """
     assert settings.epochs is not None
     whole = settings.epochs * plain
-    second = int(settings.refined * whole / refined)
+    second = 0 if settings.lesion else int(settings.refined * whole / refined)
     first = max(1, int((whole - second * refined) / proposed))
     return [Stage(first, RATE, 0.2 * RATE, False), Stage(second, 0.2 * RATE, 0.005 * RATE, True)]
 
@@ -265,9 +288,7 @@ def measured(
 
     **Example:** `measured(settings, grey, one_level(settings, grey, key), stages, key).surprise.mean()`.
     """
-    clock, processor = time.perf_counter(), time.process_time()
-    model, family, history = learn(settings, grey, *built, stages, key, told)
-    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    model, family, history, clock, processor = learn(settings, grey, *built, stages, key, told)
     data = {"x": grey.held_out}
     F = vfe.free_energy(model, family, data, expectation=vfe.MonteCarlo(64), chunk=500)
 
@@ -296,9 +317,27 @@ def measured(
             **tighter,
             settings.importance_samples: -float(np.mean(estimate.value)),
         },
+        gained_by_iteration(settings, model, family, grey.held_out[:REFINED]),
         clock,
         processor,
     )
+
+
+def gained_by_iteration(settings: Settings, model: vfe.Model, family: Any, x: np.ndarray) -> np.ndarray:
+    """F of the encoder's beliefs less F of what twenty steps make of them, over draws of their own, nats.
+
+    **Example:** `gained_by_iteration(settings, model, family, grey.held_out[:100]).mean()`.
+    """
+    data = {"x": x}
+    guess = vfe.perceive(model, data, belief=family, solver=vfe.FeedForward()).belief
+    if settings.lesion:
+        return np.zeros(len(x))
+    refined = vfe.perceive(
+        model, data, belief=guess, expectation=vfe.MonteCarlo(512), max_steps=20, throw=False
+    ).belief
+    options: dict[str, Any] = {"expectation": vfe.MonteCarlo(256), "key": jax.random.key(5), "chunk": 50}
+    before, after = (vfe.free_energy(model, b, data, **options).total for b in (guess, refined))
+    return np.asarray(before - after)
 
 
 def run(

@@ -19,32 +19,53 @@ PUBLISHED = (
 )
 
 
-def claims_of(found: dict[str, Measured]) -> list[Claim]:
-    """What was checked. **Example:** `claims_of(found)[0].holds`."""
+MANY = 10_000
+
+
+def claims_of(found: dict[str, Measured], learned_from: int) -> list[Claim]:
+    """What was checked; `learned_from`: the number of images.
+
+    **Example:** `claims_of(found, 1347)[0].holds`.
+    """
     plain, deep = found.values()
-    paired = deep.surprise - plain.surprise
-    error = paired.std(ddof=1) / np.sqrt(len(paired))
-    bounds = list(plain.bounds.values())
-    return [
+    claims = [
         Claim(
-            "−ln p(x) of the iterated hierarchy less that of one level, in standard errors of the "
-            "difference",
-            float(paired.mean() / error),
-            high=-2.0,
-        ),
-        Claim(
-            "processor time of the hierarchy, of that of one level",
-            deep.processor_seconds / plain.processor_seconds,
-            0.7,
-            1.3,
-        ),
+            f"{name}: nats that iteration takes off F of held-out images, in standard errors",
+            _in_errors(result.gained),
+            low=3.0,
+        )
+        for name, result in found.items()
+    ]
+    claims.append(
         Claim(
             "more draws tighten the bound: least fall of it from one number of draws to the next",
-            float(np.min(-np.diff(bounds))),
+            float(np.min(-np.diff(list(plain.bounds.values())))),
             low=0.0,
             unit="nats",
-        ),
-    ]
+        )
+    )
+    if learned_from >= MANY:
+        claims.append(
+            Claim(
+                "−ln p(x) of the iterated hierarchy less that of one level, in standard errors",
+                _in_errors(deep.surprise - plain.surprise),
+                high=-2.0,
+            )
+        )
+    claims.append(
+        Claim(
+            "processor time of the hierarchy's learning, in units of that of one level",
+            deep.processor_seconds / plain.processor_seconds,
+            high=1.15,
+        )
+    )
+    return claims
+
+
+def _in_errors(values: np.ndarray) -> float:
+    """A mean in units of its standard error; zero where nothing differs."""
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() / error) if error > 0 else 0.0
 
 
 def write_up(
@@ -67,7 +88,7 @@ def write_up(
         figures=figures,
         report=_report(settings, grey, found, stages, figures, headline),
         headline=headline,
-        claims=claims_of(found),
+        claims=claims_of(found, len(grey.train)),
         data={"x_train": images.x_train, "x_test": images.x_test},
     )
 
@@ -156,11 +177,12 @@ def _report(
                 f"{result.processor_seconds:.0f}",
                 f"{result.seconds:.0f}",
                 _mean(result.free_energy),
+                _mean(result.gained),
                 _mean(result.surprise),
                 f"{100 * np.mean(result.surprise_error > 0.4):.0f} %",
             ]
         )
-    columns = ["model", "epochs", "processor s", "clock s", "F", "−ln p(x)", "unsure"]
+    columns = ["model", "epochs", "processor s", "clock s", "F", "gained", "−ln p(x)", "unsure"]
     usual = grey.side == (28, 28)
     return Report(
         "Images, recognised in one pass and by iteration",
@@ -174,7 +196,8 @@ def _report(
                 f"−ln p(x) from {settings.importance_samples:,} draws of the encoder's belief; it is an "
                 "upper estimate in expectation. "
                 + (PUBLISHED if usual else "")
-                + " *Unsure*: images whose estimate has a standard error above 0.4 nats.",
+                + " Gained: what twenty iterations take off F of the first hundred images. Unsure: images "
+                "whose estimate has a standard error above 0.4 nats.",
                 [
                     picture(
                         figures["learning"],

@@ -65,6 +65,7 @@ from vfe.learning import (
     TotalDerivative,
     attend,
     learn,
+    natural_descent,
     parameter_uncertainty,
 )
 from vfe.maps import MLP, Affine, Exp, Fixed, Table, learnable
@@ -198,6 +199,7 @@ __all__ = [
     "load",
     "log_evidence",
     "masked",
+    "natural_descent",
     "networks",
     "parameter_uncertainty",
     "perceive",

@@ -88,7 +88,10 @@ def divergence(one: dist.Distribution, other: dist.Distribution, mask: Array | N
 
     **Example:** `divergence(dist.Normal(0.0, 1.0), dist.Normal(1.0, 1.0))` is 0.5.
     """
-    one, other = base_density(one), base_density(other)
+    return _apart(base_density(one), base_density(other), mask)
+
+
+def _apart(one: Any, other: Any, mask: Array | None) -> Array:
     if isinstance(one, dist.BernoulliLogits) and isinstance(other, dist.BernoulliLogits):
         p = jax.nn.sigmoid(one.logits)
         each = p * (one.logits - other.logits) - jax.nn.softplus(one.logits) + jax.nn.softplus(other.logits)

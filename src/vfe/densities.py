@@ -97,10 +97,9 @@ def _apart(one: Any, other: Any, mask: Array | None) -> Array:
         each = p * (one.logits - other.logits) - jax.nn.softplus(one.logits) + jax.nn.softplus(other.logits)
     elif isinstance(one, _CATEGORICAL) and isinstance(other, _CATEGORICAL):
         p = jnp.asarray(one.probs)
-        logs = [jax.nn.log_softmax(jnp.asarray(d.logits), -1) for d in (one, other)]
+        apart = jax.nn.log_softmax(one.logits, -1) - jax.nn.log_softmax(other.logits, -1)
         # A state without probability does not count, however different its logarithms.
-        first, second = (jnp.where(p > 0, log, 0.0) for log in logs)
-        each = (p * (first - second)).sum(-1)
+        each = (p * jnp.where(p > 0, apart, 0.0)).sum(-1)
     elif isinstance(one, dist.MultivariateNormal) and isinstance(other, dist.MultivariateNormal):
         if mask is not None:
             both = mask[..., :, None] & mask[..., None, :]

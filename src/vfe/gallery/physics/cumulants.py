@@ -99,26 +99,32 @@ def _source(exponent: Array, parent: str) -> Any:
     )
 
 
-def sensor(spread: float) -> vfe.Model:
+def sensor(spread: Any) -> vfe.Model:
     """z around −1 or 1 (spread 0: one Gaussian), x = z + noise. **Example:** `sensor(1.0)`."""
     return vfe.Model(
         k=vfe.categorical(np.array([0.35, 0.65])),
-        z=vfe.gaussian(vfe.Table(jnp.array([[-spread], [spread]])), scale=0.5, parents="k"),
+        z=vfe.gaussian(vfe.Table(spread * jnp.array([[-1.0], [1.0]])), scale=0.5, parents="k"),
         x=vfe.gaussian(vfe.Affine(jnp.eye(1)), scale=NOISE, parents="z"),
     )
 
 
-def derivatives(function: Callable[[Array], Array], orders: int, at: float) -> np.ndarray:
-    """The first derivatives of a function of one number.
+def derivatives(function: Callable[[Array], Array], orders: int) -> Callable[[Array], Array]:
+    """The first derivatives of a function of one number, (orders,), as a function of it.
 
-    **Example:** `derivatives(log_partition, 3, 0.0)`.
+    **Example:** `derivatives(log_partition, 3)(jnp.zeros(()))`.
     """
-    found = []
-    for _ in range(orders):
-        function = jax.jacfwd(function)
-        found.append(function)
 
-    return np.array(jax.jit(lambda j: jnp.stack([f(j) for f in found]))(jnp.asarray(at)))
+    def differentiated(lower: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        def both(at: Array) -> Array:
+            values, slopes = jax.jvp(lower, (at,), (jnp.ones_like(at),))
+            return jnp.append(values, slopes[-1])
+
+        return both
+
+    found: Callable[[Array], Array] = lambda at: function(at)[None]  # noqa: E731
+    for _ in range(orders):
+        found = differentiated(found)
+    return lambda at: found(at)[1:]
 
 
 def cumulants_of(values: np.ndarray, weights: np.ndarray, orders: int) -> np.ndarray:
@@ -170,15 +176,6 @@ class Posterior(NamedTuple):
 def posterior(settings: Settings, spread: float) -> Posterior:
     """What ln p(x) knows of the belief. **Example:** `posterior(Settings(), 1.0).derived`."""
     model, x = sensor(spread), np.linspace(-3, 3, settings.inputs)
-
-    def generating(source: Array) -> Array:
-        seen = source * NOISE**2
-        return vfe.exact.log_evidence(model, {"x": seen[None]}) + 0.5 * seen**2 / NOISE**2
-
-    functions = [jax.grad(generating)]
-    for _ in range(2):
-        functions.append(jax.grad(functions[-1]))
-    every = jax.jit(jax.vmap(lambda j: jnp.stack([f(j) for f in functions])))
     belief: Any = vfe.exact.posterior(model, {"x": x[:, None]})
     weight, parts = np.asarray(belief.probabilities), belief["z"].parts
     mean, variance = (np.asarray(a)[..., 0] for a in (parts.mean, parts.variance))
@@ -189,7 +186,18 @@ def posterior(settings: Settings, spread: float) -> Posterior:
         (weight * (variance + off**2)).sum(-1),
         (weight * (off**3 + 3 * off * variance)).sum(-1),
     ]
-    return Posterior(x, np.asarray(every(jnp.asarray(x / NOISE**2))), np.stack(exact, -1))
+    return Posterior(x, np.asarray(_by_source(jnp.asarray(x / NOISE**2), spread)), np.stack(exact, -1))
+
+
+@jax.jit
+def _by_source(sources: Array, spread: Array) -> Array:
+    """Derivatives of ln p(x) + x²/2σ² in x/σ², (inputs, 3)."""
+
+    def generating(source: Array) -> Array:
+        seen = source * NOISE**2
+        return vfe.exact.log_evidence(sensor(spread), {"x": seen[None]}) + 0.5 * seen**2 / NOISE**2
+
+    return jax.vmap(derivatives(generating, 3))(sources)
 
 
 class Found(NamedTuple):
@@ -211,7 +219,7 @@ def measure(settings: Settings, generating: Callable[[Array], Array] = log_parti
     """
     sources = np.linspace(-2, 2, 81)
     return Found(
-        derivatives(generating, settings.orders, 0.0),
+        np.asarray(jax.jit(derivatives(generating, settings.orders))(jnp.zeros(()))),
         cumulants_of(np.arange(5.0), PRIOR, settings.orders),
         connected(),
         posterior(settings, 1.0),

@@ -7,6 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 import pytest
+from scipy.special import gammaln
 
 import vfe
 from vfe.conditioning import condition
@@ -59,6 +60,126 @@ def test_factors_that_move_together_end_where_coordinate_ascent_ends():
         vfe.perceive(
             mixed, data, belief=vfe.MeanField, solver=vfe.NaturalGradient(curvature=vfe.GaussNewton())
         )
+
+
+COUNTS = np.array([0, 0, 2, 1, 0, 2, 0])
+EVENTS = np.array([3, 1, 4, 1, 5])
+ERRORS = np.array([0.3, -1.2, 2.0, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("model_of", "data", "natural", "surprise"),
+    [
+        (  # Dirichlet: counts are added; ln p(x) from ratios of gamma functions
+            lambda: vfe.Model(
+                t=vfe.dirichlet(np.array([1.0, 2.0, 0.5]), shared=True),
+                x=vfe.categorical(lambda t: t, parents="t"),
+            ),
+            COUNTS,
+            np.array([4.0, 2.0, 1.5]),
+            -(
+                gammaln([5.0, 3.0, 2.5]).sum()
+                - gammaln(10.5)
+                - gammaln([1.0, 2.0, 0.5]).sum()
+                + gammaln(3.5)
+            ),
+        ),
+        (  # gamma prior of a rate: a + Σx, b + n
+            lambda: vfe.Model(
+                t=vfe.gamma(2.0, 0.5, shared=True),
+                x=vfe.conditional(lambda t: dist.Poisson(t), parents="t"),
+            ),
+            EVENTS,
+            np.array([2.0 + 14 - 1, -(0.5 + 5)]),
+            -(
+                gammaln(16.0)
+                - gammaln(2.0)
+                + 2 * np.log(0.5)
+                - 16 * np.log(5.5)
+                - gammaln(EVENTS + 1.0).sum()
+            ),
+        ),
+        (  # gamma prior of a precision: a + n/2, b + Σx²/2
+            lambda: vfe.Model(
+                t=vfe.gamma(2.0, 1.5, shared=True),
+                x=vfe.gaussian(0.0, precision=lambda t: t, parents="t"),
+            ),
+            ERRORS,
+            np.array([2.0 + 2 - 1, -(1.5 + 0.5 * (ERRORS**2).sum())]),
+            -(
+                gammaln(4.0)
+                - gammaln(2.0)
+                + 2 * np.log(1.5)
+                - 4 * np.log(1.5 + 0.5 * (ERRORS**2).sum())
+                - 2 * np.log(2 * np.pi)
+            ),
+        ),
+    ],
+    ids=["Dirichlet", "rate", "precision"],
+)
+def test_one_unit_step_is_the_posterior_in_exponential_families(model_of, data, natural, surprise):
+    model = model_of()
+    percept = vfe.perceive(
+        model,
+        {"x": data},
+        belief=vfe.Conjugate(),
+        solver=vfe.NaturalGradient(),
+        expectation=vfe.MonteCarlo(16),
+        max_steps=1,
+        throw=False,
+    )
+    np.testing.assert_allclose(percept.belief.natural(), natural, atol=1e-9)
+    # F over sixteen draws is exact, and says so.
+    np.testing.assert_allclose(percept.free_energy.total, surprise, atol=1e-9)
+    assert percept.free_energy.error < 1e-9
+    half = vfe.perceive(
+        model,
+        {"x": data},
+        belief=vfe.Conjugate(),
+        solver=vfe.NaturalGradient(0.5),
+        expectation=vfe.MonteCarlo(16),
+        max_steps=1,
+        throw=False,
+    )
+    # From gamma(1, 1), Dirichlet(1 … 1).
+    start = np.array([0.0, -1.0]) if len(natural) == 2 else np.zeros(3)
+    np.testing.assert_allclose(half.belief.natural(), 0.5 * (start + natural), atol=1e-9)
+
+
+def test_a_mean_and_a_precision_together():
+    """Independent factors do not reach the posterior; they end where coordinate ascent by hand does."""
+    model = vfe.Model(
+        m=vfe.gaussian(0.0, scale=2.0, shared=True),
+        t=vfe.gamma(3.0, 2.0, shared=True),
+        x=vfe.conditional(lambda m, t: dist.Normal(m, t**-0.5), parents=("m", "t"), shared=False),
+    )
+    percept = vfe.perceive(
+        model,
+        {"x": ERRORS},
+        belief=vfe.Conjugate(),
+        expectation=vfe.MonteCarlo(4000),
+        rtol=1e-4,
+        throw=False,
+    )
+    a, b, mean, variance = 3.0 + 2, 2.0, 0.0, 1.0
+    for _ in range(200):
+        b = 2.0 + 0.5 * ((ERRORS - mean) ** 2).sum() + 2 * variance
+        variance = 1 / (0.25 + 4 * a / b)
+        mean = variance * a / b * ERRORS.sum()
+    eta = np.asarray(percept.belief.natural())
+    found = [eta[2] + 1, -eta[3], eta[0] / (-2 * eta[1]), -0.5 / eta[1]]
+    np.testing.assert_allclose(found, [a, b, mean, variance], rtol=0.1)
+
+
+def test_what_conjugate_refuses():
+    model = vfe.Model(t=vfe.dirichlet(np.ones(3), shared=True), x=vfe.categorical(lambda t: t, parents="t"))
+    with pytest.raises(ValueError, match="3 sufficient statistics want at least 8 draws; got 4"):
+        vfe.perceive(model, {"x": COUNTS}, belief=vfe.Conjugate(), expectation=vfe.MonteCarlo(4))
+    bounded = vfe.Model(
+        z=vfe.conditional(lambda: dist.Uniform(0.0, 2.0)), x=vfe.gaussian(lambda z: z, parents="z")
+    )
+    with pytest.raises(ValueError, match=r"node 'z' has a .* support; wanted real, positive or simplex"):
+        vfe.perceive(bounded, {"x": 0.3}, belief=vfe.Conjugate())
 
 
 def rows(seed=0):

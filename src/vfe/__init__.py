@@ -15,6 +15,7 @@ from vfe import exact, networks
 from vfe.beliefs import (
     Amortised,
     Categorical,
+    Conjugate,
     DiagonalGaussian,
     Enumerated,
     EnumeratedBelief,
@@ -118,6 +119,7 @@ __all__ = [
     "CentredNudging",
     "Chain",
     "Comparison",
+    "Conjugate",
     "Contrast",
     "CoordinateAscent",
     "Descent",

@@ -9,9 +9,18 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from vfe.beliefs import Categorical, DiagonalGaussian, JointGaussian, Laplace, MeanField, NodeGaussian
+from vfe.beliefs import (
+    Categorical,
+    ConjugateBelief,
+    DiagonalGaussian,
+    JointGaussian,
+    Laplace,
+    MeanField,
+    NodeGaussian,
+)
 from vfe.beliefs.gaussian import precision_of
 from vfe.conditioning import Conditioned, Energies
+from vfe.expectation import MonteCarlo
 from vfe.perception.loop import AbstractBeliefSolver, Progress, attempt
 from vfe.perception.objective import AbstractObjective
 
@@ -90,11 +99,11 @@ class NaturalGradient(AbstractBeliefSolver):
     def check(self, conditioned: Conditioned, belief: Any) -> None:
         gaussian = JointGaussian | NodeGaussian | DiagonalGaussian
         continuous = belief.continuous if isinstance(belief, MeanField) else belief
-        if not isinstance(continuous, gaussian | Categorical):
+        if not isinstance(continuous, gaussian | Categorical | ConjugateBelief):
             raise ValueError(
-                f"NaturalGradient moves Gaussian and categorical beliefs: got a {type(belief).__name__}; "
-                "use vfe.JointGaussian, vfe.NodeGaussian, vfe.DiagonalGaussian, vfe.Categorical or "
-                "vfe.MeanField."
+                f"NaturalGradient moves Gaussian and categorical beliefs, and vfe.Conjugate: got a "
+                f"{type(belief).__name__}; use vfe.JointGaussian, vfe.NodeGaussian, vfe.DiagonalGaussian, "
+                "vfe.Categorical, vfe.MeanField or vfe.Conjugate()."
             )
         if isinstance(belief, MeanField) and not isinstance(self.curvature, Hessian):
             raise ValueError(
@@ -112,6 +121,8 @@ class NaturalGradient(AbstractBeliefSolver):
         rho, failures = progress.memory
         if isinstance(belief, Categorical):
             moved: Any = _categorical(objective, belief, rho)
+        elif isinstance(belief, ConjugateBelief):
+            moved = _conjugate(objective, belief, rho)
         elif isinstance(belief, MeanField):
             slope = objective.belief(progress.gradient).continuous.location
             moved = MeanField(
@@ -174,6 +185,22 @@ def _categorical(objective: AbstractObjective, belief: Any, rho: Array) -> Categ
         cost = costs[name] / (1.0 if name in c.shared else c.weight)
         logits[name] = jax.nn.log_softmax((1 - rho) * jax.nn.log_softmax(old, -1) - rho * cost, -1)
     return Categorical(logits, discrete.order)
+
+
+def _conjugate(objective: AbstractObjective, belief: ConjugateBelief, rho: Array) -> ConjugateBelief:
+    """The belief after a step: E regressed on the statistics, over the draws that F is averaged over."""
+    c, expectation = objective.conditioned, objective.expectation
+    if not isinstance(expectation, MonteCarlo):
+        raise ValueError(
+            "NaturalGradient: averages under vfe.Conjugate() are taken over draws: got expectation="
+            f"{type(expectation).__name__}(); wanted vfe.MonteCarlo(...)."
+        )
+    u = belief.draws(objective.key, expectation.samples).coordinates[:, 0, 0]
+
+    # Energy and entropy of a node of one observation count `weight` times.
+    times = belief.by_statistic({n: 1.0 if n in c.shared else c.weight for n in belief.names})
+    cost = belief.slopes(u, jax.vmap(c.energy)(u)) / times + belief.jacobian
+    return belief.with_natural((1 - rho) * belief.natural() - rho * cost)
 
 
 def _moved(belief: Any, location: Array) -> Any:

@@ -53,6 +53,7 @@ def travelled():
             geodesic.paths(PATHS, True),
             geodesic.paths(PATHS, False),
             geodesic.unit_steps(PATHS),
+            geodesic.conjugates(),
             geodesic.learning(PATHS, 0),
         )
 

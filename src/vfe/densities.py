@@ -97,7 +97,9 @@ def _apart(one: Any, other: Any, mask: Array | None) -> Array:
         each = p * (one.logits - other.logits) - jax.nn.softplus(one.logits) + jax.nn.softplus(other.logits)
     elif isinstance(one, _CATEGORICAL) and isinstance(other, _CATEGORICAL):
         p = jnp.asarray(one.probs)
-        apart = jax.nn.log_softmax(jnp.asarray(one.logits)) - jax.nn.log_softmax(jnp.asarray(other.logits))
+        first: Any = one.logits
+        second: Any = other.logits
+        apart = jax.nn.log_softmax(first, -1) - jax.nn.log_softmax(second, -1)
         # A state without probability does not count, however different its logarithms.
         each = (p * jnp.where(p > 0, apart, 0.0)).sum(-1)
     elif isinstance(one, dist.MultivariateNormal) and isinstance(other, dist.MultivariateNormal):

@@ -81,7 +81,7 @@ JOBS: dict[str, Job] = {
         name="geodesic",
         summary="Natural gradients go the same way in any parametrisation; what is conjugate takes a step.",
         module="vfe.gallery.physics.geodesic",
-        seconds=15,
+        seconds=25,
     ),
     "cumulants": Job(
         name="cumulants",

@@ -189,6 +189,69 @@ def unit_steps(settings: Settings) -> UnitStep:
     return UnitStep(float(free_energy(m, s)), after, surprise)
 
 
+class Conjugates(NamedTuple):
+    """F of conjugate models before and after one natural step with h = 1, and −ln p(x), nats, by belief."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+    surprise: dict[str, float]
+
+    @property
+    def excess(self) -> float:
+        """The largest F + ln p(x) after the step."""
+        return max(abs(self.after[name] - self.surprise[name]) for name in self.after)
+
+
+def conjugates() -> Conjugates:
+    """One step of `vfe.NaturalGradient` in four conjugate models. **Example:** `conjugates().excess`.
+
+    Surprise in closed form: by the library where it has one, else from ratios of gamma functions.
+    """
+    from scipy.special import gammaln
+
+    normal = vfe.Model(
+        z=vfe.gaussian(jnp.zeros(2)),
+        x=vfe.gaussian(vfe.Affine(jnp.array([[1.0, 0.5], [-0.3, 2.0]])), scale=0.6, parents="z"),
+    )
+    states = vfe.Model(
+        s=vfe.categorical(np.array([0.2, 0.3, 0.5])),
+        x=vfe.categorical(np.array([[0.7, 0.2, 0.1], [0.3, 0.8, 0.9]]), parents="s"),
+    )
+    alpha, seen = np.array([1.0, 2.0, 0.5]), np.array([0, 0, 2, 1, 0, 2, 0])
+    table = vfe.Model(t=vfe.dirichlet(alpha, shared=True), x=vfe.categorical(lambda t: t, parents="t"))
+    counts, events = np.bincount(seen), np.array([3, 1, 4, 1, 5])
+    rate = vfe.Model(
+        t=vfe.gamma(2.0, 0.5, shared=True), x=vfe.conditional(lambda t: dist.Poisson(t), parents="t")
+    )
+    a, b = 2.0 + events.sum(), 0.5 + len(events)
+    two = jnp.array([1.0, -2.0])
+    cases: dict[str, tuple[vfe.Model, Any, Any, float]] = {
+        "normal": (normal, two, vfe.JointGaussian, -float(vfe.exact.log_evidence(normal, {"x": two}))),
+        "categorical": (states, 1, vfe.Categorical, -float(vfe.exact.log_evidence(states, {"x": 1}))),
+        "Dirichlet": (table, seen, vfe.Conjugate(), float(_ln_beta(alpha) - _ln_beta(alpha + counts))),
+        "gamma": (
+            rate,
+            events,
+            vfe.Conjugate(),
+            float(gammaln(2.0) - 2 * np.log(0.5) - gammaln(a) + a * np.log(b) + gammaln(events + 1).sum()),
+        ),
+    }
+    before, after, surprise = {}, {}, {}
+    for name, (model, x, belief, exact) in cases.items():
+        percept = vfe.perceive(
+            model, {"x": x}, belief=belief, solver=vfe.NaturalGradient(), max_steps=1, throw=False
+        )
+        before[name], after[name] = float(percept.trace[0]), float(percept.free_energy.total)
+        surprise[name] = exact
+    return Conjugates(before, after, surprise)
+
+
+def _ln_beta(alpha: np.ndarray) -> float:
+    from scipy.special import gammaln
+
+    return gammaln(alpha).sum() - gammaln(alpha.sum())
+
+
 class Learning(NamedTuple):
     """F − its minimum over weight and bias at fixed beliefs, nats per observation.
 
@@ -266,6 +329,7 @@ class Found(NamedTuple):
     natural: Paths
     plain: Paths
     unit: UnitStep
+    conjugate: Conjugates
     learning: Learning
 
 
@@ -286,12 +350,13 @@ def run(
     from vfe.gallery.physics.geodesic_page import write_up
 
     with jax.enable_x64(True):
-        progress.start("paths and steps", 4)
+        progress.start("paths and steps", 5)
         parts: list[Any] = []
         for part in (
             lambda: paths(settings, True),
             lambda: paths(settings, False),
             lambda: unit_steps(settings),
+            conjugates,
             lambda: learning(settings, seed),
         ):
             parts.append(part())

@@ -68,7 +68,13 @@ def claims(found: Found) -> list[Claim]:
             unit="nats",
         ),
         Claim(
-            "the least of that in other parametrisations (infinite: no belief is left)",
+            "the same of normal, categorical, Dirichlet and gamma beliefs, the largest",
+            found.conjugate.excess,
+            high=1e-9,
+            unit="nats",
+        ),
+        Claim(
+            "the least of the former in other parametrisations (infinite: no belief is left)",
             min(others),
             low=0.1,
             unit="nats",
@@ -104,12 +110,19 @@ def _dataset(settings: Settings, found: Found) -> Any:
                 {"units": "nats"},
             ),
             "plain_learning": ("step", found.learning.plain, {"units": "nats"}),
+            "conjugate": (
+                ("conjugate_belief", "moment"),
+                np.array([list(part.values()) for part in found.conjugate]).T,
+                {"units": "nats"},
+            ),
             "natural_learning": ("natural_step", found.learning.natural, {"units": "nats"}),
         },
         coords={
             "gradient": list(kinds),
             "parametrisation": list(PARAMETRISATIONS),
             "quantity": ["m", "s"],
+            "conjugate_belief": list(found.conjugate.after),
+            "moment": ["before", "after one step", "surprise"],
             "time": size * np.arange(settings.finest),
             "size": found.natural.sizes,
         },
@@ -220,7 +233,8 @@ def _report(
                 table=Table(
                     ["parametrisation", "F before (nats)", "F after one step (nats)", "−ln p(x) (nats)"],
                     rows,
-                    "One natural step with h = 1.",
+                    "One natural step with h = 1; below, of beliefs about other conjugate models "
+                    "(`vfe.NaturalGradient`).",
                 ),
             ),
         ],

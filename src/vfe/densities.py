@@ -93,13 +93,13 @@ def divergence(one: dist.Distribution, other: dist.Distribution, mask: Array | N
 
 def _apart(one: Any, other: Any, mask: Array | None) -> Array:
     if isinstance(one, dist.BernoulliLogits) and isinstance(other, dist.BernoulliLogits):
-        p = jax.nn.sigmoid(one.logits)
-        each = p * (one.logits - other.logits) - jax.nn.softplus(one.logits) + jax.nn.softplus(other.logits)
+        a: Any = one.logits
+        b: Any = other.logits
+        each = jax.nn.sigmoid(a) * (a - b) - jax.nn.softplus(a) + jax.nn.softplus(b)
     elif isinstance(one, _CATEGORICAL) and isinstance(other, _CATEGORICAL):
         p = jnp.asarray(one.probs)
-        first: Any = one.logits
-        second: Any = other.logits
-        apart = jax.nn.log_softmax(first, -1) - jax.nn.log_softmax(second, -1)
+        a, b = one.logits, other.logits
+        apart = jax.nn.log_softmax(a, -1) - jax.nn.log_softmax(b, -1)
         # A state without probability does not count, however different its logarithms.
         each = (p * jnp.where(p > 0, apart, 0.0)).sum(-1)
     elif isinstance(one, dist.MultivariateNormal) and isinstance(other, dist.MultivariateNormal):

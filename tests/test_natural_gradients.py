@@ -241,7 +241,7 @@ def slope_and_direction(density, x):
     belief = vfe.DiagonalGaussian(c.layout, 0.3 * jnp.asarray(x)[:, None], jnp.full((len(x), 1), -0.5))
     learned, fixed = eqx.partition(model, lambda leaf: any(leaf is a for a in jax.tree.leaves(density)))
     settings = Settings(1, 1e-3, 1e-4, vfe.Taylor())
-    plan = Plan(vfe.DiagonalGaussian, None, settings, None, None, None, 1, None, len(x), True)
+    plan = Plan(vfe.DiagonalGaussian, None, settings, None, None, None, None, 1, None, len(x), True)
     keys = jax.random.split(jax.random.key(0), len(x))
 
     def model_of(parameters):

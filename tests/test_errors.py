@@ -298,7 +298,7 @@ def test_beliefs_and_solvers_that_do_not_fit(model, labelled):
     x = {"x": np.zeros(3)}
     with pytest.raises(ValueError, match=r"ErrorCoordinates finds modes.*JointGaussian"):
         vfe.perceive(model, x, belief=vfe.JointGaussian, solver=vfe.ErrorCoordinates())
-    with pytest.raises(ValueError, match="NaturalGradient moves Gaussian beliefs"):
+    with pytest.raises(ValueError, match="NaturalGradient moves Gaussian and categorical"):
         vfe.perceive(model, x, belief=vfe.Point, solver=vfe.NaturalGradient())
     with pytest.raises(ValueError, match="CoordinateAscent updates factors"):
         vfe.perceive(model, x, belief=vfe.JointGaussian, solver=vfe.CoordinateAscent())

@@ -15,6 +15,7 @@ from vfe import exact, networks
 from vfe.beliefs import (
     Amortised,
     Categorical,
+    Conjugate,
     DiagonalGaussian,
     Enumerated,
     EnumeratedBelief,
@@ -65,6 +66,7 @@ from vfe.learning import (
     TotalDerivative,
     attend,
     learn,
+    natural_descent,
     parameter_uncertainty,
 )
 from vfe.maps import MLP, Affine, Exp, Fixed, Table, learnable
@@ -117,6 +119,7 @@ __all__ = [
     "CentredNudging",
     "Chain",
     "Comparison",
+    "Conjugate",
     "Contrast",
     "CoordinateAscent",
     "Descent",
@@ -198,6 +201,7 @@ __all__ = [
     "load",
     "log_evidence",
     "masked",
+    "natural_descent",
     "networks",
     "parameter_uncertainty",
     "perceive",

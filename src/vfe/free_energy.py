@@ -1,7 +1,7 @@
 """F[q] = ⟨E⟩_q − S[q], node by node, in its three readings, and which kind of number it is."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -351,17 +351,20 @@ def expected_terms(
     belief: AbstractBelief,
     expectation: AbstractExpectation,
     key: PRNGKeyArray,
+    of: Callable[..., Energies] = Conditioned.energies,
 ) -> Terms:
     """⟨E_i⟩_q and S_i by node for one observation.
+
+    `of`: a function like `Conditioned.energies` whose average is taken in its place.
 
     **Raises:** `ValueError` where the belief's averages want another expectation.
     """
     if isinstance(belief, EnumeratedBelief):
-        return _over_enumerated(conditioned, belief, expectation, key)
+        return _over_enumerated(conditioned, belief, expectation, key, of)
     if isinstance(belief, AbstractDrawn):
-        return _over_draws(conditioned, belief, expectation, key)
+        return _over_draws(conditioned, belief, expectation, key, of)
     if isinstance(belief, Particles):
-        each = jax.vmap(conditioned.energies)(belief.pooled())
+        each = jax.vmap(lambda u: of(conditioned, u))(belief.pooled())
         return Terms(jax.tree.map(lambda e: e.mean(0), each), None, None)
     weigh, probabilities, continuous = None, None, belief
     if isinstance(belief, MeanField):
@@ -371,10 +374,10 @@ def expected_terms(
             probabilities = belief.probabilities()
         else:
             weigh = belief.weigh()
-        return Terms(conditioned.energies(jnp.zeros(0), weigh, probabilities), belief.entropies(), None)
+        return Terms(of(conditioned, jnp.zeros(0), weigh, probabilities), belief.entropies(), None)
 
     def function(u: Array) -> Energies:
-        return conditioned.energies(u, weigh, probabilities)
+        return of(conditioned, u, weigh, probabilities)
 
     if isinstance(continuous, Point):
         return Terms(function(continuous.location), belief.entropies(), None)
@@ -394,13 +397,17 @@ def expected_terms(
 
 
 def _over_enumerated(
-    conditioned: Conditioned, belief: EnumeratedBelief, expectation: AbstractExpectation, key: PRNGKeyArray
+    conditioned: Conditioned,
+    belief: EnumeratedBelief,
+    expectation: AbstractExpectation,
+    key: PRNGKeyArray,
+    of: Callable[..., Energies],
 ) -> Terms:
     """Σ_l q(l) of the terms under q(z | l); the entropy of l beside them."""
     states = jnp.arange(belief.log_probabilities.shape[-1])
 
     def one(state: Array, inner: AbstractBelief) -> Terms:
-        return expected_terms(conditioned.clamp(belief.node, state), inner, expectation, key)
+        return expected_terms(conditioned.clamp(belief.node, state), inner, expectation, key, of)
 
     each = eqx.filter_vmap(one)(states, belief.conditional)
     p = belief.probabilities
@@ -417,19 +424,25 @@ def _over_enumerated(
 
 
 def _over_draws(
-    conditioned: Conditioned, belief: AbstractDrawn, expectation: AbstractExpectation, key: PRNGKeyArray
+    conditioned: Conditioned,
+    belief: AbstractDrawn,
+    expectation: AbstractExpectation,
+    key: PRNGKeyArray,
+    of: Callable[..., Energies],
 ) -> Terms:
     if not isinstance(expectation, MonteCarlo):
         raise ValueError(
             f"a {type(belief).__name__} has no closed-form averages: got expectation="
             f"{type(expectation).__name__}(); wanted vfe.MonteCarlo(...)."
         )
-    return over_draws(conditioned, belief.draws(key, expectation.samples))[0]
+    return over_draws(conditioned, belief.draws(key, expectation.samples), of)[0]
 
 
-def over_draws(conditioned: Conditioned, draws: Draws) -> tuple[Terms, Float[Array, "strata two pairs"]]:
+def over_draws(
+    conditioned: Conditioned, draws: Draws, of: Callable[..., Energies] = Conditioned.energies
+) -> tuple[Terms, Float[Array, "strata two pairs"]]:
     """E and ln q over the same draws; beside the terms, E + ln q at each draw, −ln of its weight."""
-    each = jax.vmap(jax.vmap(jax.vmap(conditioned.energies)))(draws.coordinates)
+    each = jax.vmap(jax.vmap(jax.vmap(lambda u: of(conditioned, u))))(draws.coordinates)
     energies = jax.tree.map(draws.mean, each)
     entropies = {n: -draws.mean(logs) for n, logs in draws.log_densities.items()}
     weight, shared = conditioned.weight, conditioned.shared
@@ -466,9 +479,10 @@ def expected_energies(
     belief: AbstractBelief,
     expectation: AbstractExpectation,
     key: PRNGKeyArray,
+    of: Callable[..., Energies] = Conditioned.energies,
 ) -> Energies:
-    """⟨E_i⟩_q by node for one observation."""
-    return expected_terms(conditioned, belief, expectation, key).energies
+    """⟨E_i⟩_q by node for one observation; of another such function where `of` is given."""
+    return expected_terms(conditioned, belief, expectation, key, of).energies
 
 
 def free_energy_of(

@@ -7,6 +7,7 @@ children, so that the Cholesky factor of a covariance splits the entropy by leve
 
 from vfe.beliefs.base import AbstractBelief
 from vfe.beliefs.combined import EnumeratedBelief, MeanField, MixtureMarginal
+from vfe.beliefs.conjugate import Conjugate, ConjugateBelief
 from vfe.beliefs.continuous import LOG_2PI, AbstractContinuous, AbstractGaussian, GaussianMarginal
 from vfe.beliefs.discrete import (
     AbstractDiscrete,
@@ -43,6 +44,8 @@ __all__ = [
     "Amortised",
     "Categorical",
     "CategoricalMarginal",
+    "Conjugate",
+    "ConjugateBelief",
     "DiagonalGaussian",
     "DrawnMarginal",
     "Draws",

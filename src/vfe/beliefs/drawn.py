@@ -17,19 +17,29 @@ class Draws(eqx.Module):
 
     `coordinates`: (strata, 2, pairs, n); `weights`: of the strata, (strata,), their sum one;
     `log_densities`: ln q(z_i | hidden nodes before i) at every draw, (strata, 2, pairs) by node, in the
-    unconstrained coordinates.
+    unconstrained coordinates. `basis`: of single draws with weights of their own (one to a stratum), what
+    these weights average exactly: orthonormal columns, (strata, d).
     """
 
     coordinates: Float[Array, "strata two pairs n"]
     weights: Float[Array, " strata"]
     log_densities: dict[str, Float[Array, "strata two pairs"]]
+    basis: Float[Array, "strata d"] | None = None
 
-    def mean(self, values: Float[Array, "strata two pairs"]) -> Float[Array, ""]:
+    def mean(self, values: Float[Array, "strata two pairs *rest"]) -> Float[Array, "*rest"]:
         """⟨f⟩ = Σ_k w_k of the mean over stratum k."""
-        return jnp.sum(self.weights * values.mean((1, 2)))
+        return jnp.tensordot(self.weights, values.mean((1, 2)), 1)
 
     def standard_error(self, values: Float[Array, "strata two pairs"]) -> Float[Array, ""]:
-        """Of that mean, from the means of the pairs within each stratum; NaN where there is one pair."""
+        """Of that mean, from the means of the pairs within each stratum (NaN where there is one pair).
+
+        With a `basis`, from what it leaves unexplained.
+        """
+        if self.basis is not None:
+            single = values.reshape(-1)
+            left = single - self.basis @ (self.basis.T @ single)
+            count, explained = self.basis.shape
+            return jnp.sqrt(jnp.sum(left**2) / (count - explained) * jnp.sum(self.weights**2))
         pairs = values.mean(1)
         if pairs.shape[1] < 2:
             return jnp.full((), jnp.nan)

@@ -120,7 +120,7 @@ class Conditioned(eqx.Module):
         def reduce(names: tuple[str, ...], table: Array, q: Mapping[str, Array]) -> Array:
             return average(weigh(names) if weigh is not None else outer(q, names), table)
 
-        return self._at(u, reduce, dict(probabilities or {}), self._parts)
+        return self.at(u, reduce, dict(probabilities or {}), self._parts)
 
     def sensitivity(
         self, place: Callable[[Array], Array], at: Float[Array, " n"]
@@ -170,7 +170,7 @@ class Conditioned(eqx.Module):
             density = self.model.density(i.name, values)
             return (predicted(density, constant), fisher_root(density, masks.get(i.name), constant)), zero
 
-        found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False).observed
+        found = self.at(u, lambda names, table, q: table, {}, measure, jacobians=False).observed
         pairs = {n: pair for n, pair in found.items() if pair is not None}
         return {n: p for n, (p, _) in pairs.items()}, {n: r for n, (_, r) in pairs.items()}
 
@@ -217,7 +217,7 @@ class Conditioned(eqx.Module):
                 error = jnp.where(masks[i.name], dummies[i.name], error)
             return zero, error
 
-        found = self._at(u, lambda names, table, q: table, {}, measure, jacobians=False)
+        found = self.at(u, lambda names, table, q: table, {}, measure, jacobians=False)
         return {n: found.hidden[n] for n in self.layout.names}
 
     def error_energies(self, e: Float[Array, " n"]) -> Energies:
@@ -243,7 +243,7 @@ class Conditioned(eqx.Module):
                 ).sum()
             return jnp.zeros(()), size
 
-        found = self._at(self.push(errors), lambda names, table, q: table, {}, measure)
+        found = self.at(self.push(errors), lambda names, table, q: table, {}, measure)
         hidden = dict(found.hidden)
         for s in layout.slots:
             if s.name not in self.partial:
@@ -283,13 +283,13 @@ class Conditioned(eqx.Module):
         def keep(names: tuple[str, ...], table: Array, q: Mapping[str, Array]) -> Array:
             return table
 
-        found = self._at(jnp.zeros(0), keep, {}, self._parts)
+        found = self.at(jnp.zeros(0), keep, {}, self._parts)
         tables = dict(found.observed)
         for n, hidden in found.hidden.items():
             tables[n] = tables[n] + hidden if n in tables else hidden
         return {n: (self.family(n), table) for n, table in tables.items()}
 
-    def _at(
+    def at(
         self,
         u: Array,
         reduce: Any,
@@ -497,7 +497,7 @@ class Conditioned(eqx.Module):
             return zero, self._idle(i, masks, dummies) if i.name in names else zero
 
         # It does not depend on discrete parents.
-        found = self._at(u, lambda _, table, q: table.reshape(-1)[0], {}, measure, jacobians=False)
+        found = self.at(u, lambda _, table, q: table.reshape(-1)[0], {}, measure, jacobians=False)
         return {n: found.hidden[n] for n in names}
 
     def over(self, function: Callable[..., Any], *arguments: Any, chunk: int | None = None) -> Any:

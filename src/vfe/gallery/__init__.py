@@ -77,6 +77,30 @@ JOBS: dict[str, Job] = {
         seconds=110,
         data="x_train, y_train, x_test, y_test; scikit-learn's embedded digits by default",
     ),
+    "geodesic": Job(
+        name="geodesic",
+        summary="Natural gradients go the same way in any parametrisation; what is conjugate takes a step.",
+        module="vfe.gallery.physics.geodesic",
+        seconds=25,
+    ),
+    "cumulants": Job(
+        name="cumulants",
+        summary="Derivatives of free energies are cumulants: of priors, of pairs of nodes, of beliefs.",
+        module="vfe.gallery.physics.cumulants",
+        seconds=15,
+    ),
+    "boltzmann": Job(
+        name="boltzmann",
+        summary="Hidden units couple visible ones: how many at a time, and how strongly, say their priors.",
+        module="vfe.gallery.physics.boltzmann",
+        seconds=5,
+    ),
+    "renormalisation": Job(
+        name="renormalisation",
+        summary="Spins and levels are integrated out: couplings change, the free energy does not.",
+        module="vfe.gallery.physics.renormalisation",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

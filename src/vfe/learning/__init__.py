@@ -5,6 +5,7 @@ from vfe.learning.contrast import Contrast
 from vfe.learning.gradient import CentredNudging, ExpectationMaximisation, StochasticTrace, TotalDerivative
 from vfe.learning.learn import learn
 from vfe.learning.learned import Learned
+from vfe.learning.natural import natural_descent
 from vfe.learning.objective import ImportanceWeighted, Refined, Tempered
 from vfe.learning.source import Batches, Rows
 from vfe.learning.uncertainty import ParameterUncertainty, parameter_uncertainty
@@ -24,5 +25,6 @@ __all__ = [
     "TotalDerivative",
     "attend",
     "learn",
+    "natural_descent",
     "parameter_uncertainty",
 ]

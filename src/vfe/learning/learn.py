@@ -108,7 +108,8 @@ def learn(
       epoch of an iterable is one pass through it, or `per_epoch` minibatches of a `vfe.Batches`.
     - `belief`, `solver`, `expectation`, `rtol`, `atol`: as in `vfe.perceive` (a belief to start from
       may be that of an earlier `Learned`); `perception_steps` at each visit, then `parameter_steps` of
-      `optimiser` (an optax transformation; Adam by default).
+      `optimiser` (an optax transformation; Adam by default; `vfe.natural_descent()` follows the natural
+      gradient).
     - `keep_beliefs`: with False every visit starts afresh, from the feed-forward pass: for deep networks,
       whose weights move further between two visits of an observation than its belief would.
     - `where`: picks the leaves to learn (see `trainable`; `lambda m: ()`: the encoder alone);

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from vfe.conditioning import Conditioned
@@ -128,13 +129,17 @@ def step(
         return way.loss(batch, visit, *joined(learned, fixed, plan.family), key)
 
     learned, memory = state["learned"], state["optimiser"]
-    first = None
+    first, optimiser = None, optax.with_extra_args_support(plan.optimiser)
     for number in range(plan.parameter_steps):
         here = jax.random.fold_in(measure_key, number)
         (_, aside), slope = eqx.filter_value_and_grad(loss, has_aux=True)(learned, here)
         first = (*aside, here) if first is None else first
         slope = jax.tree.map(lambda a: jnp.where(jnp.any(visit.answered), a, 0.0), slope)
-        update, memory = plan.optimiser.update(slope, memory, learned)
+
+        def fisher(learned: Any = learned, here: PRNGKeyArray = here) -> Any:
+            return way.metric(batch, visit, learned, lambda p: joined(p, fixed, plan.family)[0], here)
+
+        update, memory = optimiser.update(slope, memory, learned, fisher=fisher)
         learned = eqx.apply_updates(learned, update)
     assert first is not None  # parameter_steps is at least 1
     found, more, here = first

@@ -18,6 +18,7 @@ from vfe.beliefs import (
     AbstractDrawnFamily,
     Amortised,
     Categorical,
+    ConjugateBelief,
     Enumerated,
     EnumeratedBelief,
     GaussNewtonLaplace,
@@ -52,6 +53,7 @@ from vfe.perception.feed_forward import FeedForward
 from vfe.perception.implicit import attach
 from vfe.perception.langevin import Langevin, sample_posterior
 from vfe.perception.loop import AbstractSolver, Outcome, run, stride_of
+from vfe.perception.natural_gradient import NaturalGradient
 from vfe.perception.objective import AbstractObjective, pose
 from vfe.perception.percept import Percept
 from vfe.perception.status import DivergenceError, Status
@@ -355,9 +357,12 @@ def infer(
 
 
 def default_solver(conditioned: Conditioned, belief: Any) -> AbstractSolver:
-    """ErrorCoordinates for modes under Gaussian nodes, CoordinateAscent for factors, else Descent."""
+    """ErrorCoordinates for modes under Gaussian nodes, CoordinateAscent for factors, NaturalGradient for
+    beliefs in exponential families, else Descent."""
     if isinstance(belief, Categorical | MeanField):
         return CoordinateAscent()
+    if isinstance(belief, ConjugateBelief):
+        return NaturalGradient()
     if isinstance(belief, Point) and hidden_gaussians(conditioned) is None:
         try:
             eqx.filter_eval_shape(lambda u: conditioned.sensitivity(lambda v: v, u), belief.location)

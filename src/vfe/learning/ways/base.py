@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -104,6 +105,24 @@ class AbstractWay(abc.ABC):
     @abc.abstractmethod
     def stored(self, batch: Minibatch, visit: Visit, more: Any) -> Any:
         """What is kept of all observations after the step."""
+
+    def metric(
+        self,
+        batch: Minibatch,
+        visit: Visit,
+        learned: Any,
+        model_of: Callable[[Any], Model],
+        key: PRNGKeyArray,
+    ) -> Callable[[Any], Any]:
+        """The Fisher information of the model's conditionals at the beliefs found, as a linear function
+        of parameters like `learned`.
+
+        **Raises:** `ValueError` where it is not defined.
+        """
+        raise ValueError(
+            "natural_descent: the metric is that of a model at beliefs held fixed; it is not defined for "
+            "encoders, a contrast or nudging. Use another optimiser."
+        )
 
 
 def live(batch: Minibatch, visit: Visit, model: Model) -> Conditioned:

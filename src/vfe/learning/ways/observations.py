@@ -1,12 +1,14 @@
 """Observations on their own: each is perceived, and the mean of their F is descended."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.conditioning import Conditioned
 from vfe.free_energy import FreeEnergy
+from vfe.learning.natural import metric
 from vfe.learning.perceiving import relaxed, renewed, together, visited
 from vfe.learning.store import put_rows, rows_of
 from vfe.learning.ways.base import (
@@ -67,6 +69,23 @@ class Observations(AbstractWay):
 
     def stored(self, batch: Minibatch, visit: Visit, more: Any) -> Any:
         return visit.store
+
+    def metric(
+        self,
+        batch: Minibatch,
+        visit: Visit,
+        learned: Any,
+        model_of: Callable[[Any], Model],
+        key: PRNGKeyArray,
+    ) -> Callable[[Any], Any]:
+        put = visit.put
+        data = live(batch, visit, model_of(learned))
+        keys = put(batch.each(key)), put(batch.each(batch.renew_key))
+
+        def average(each: Array) -> Array:
+            return mean(each, visit.answered)
+
+        return metric(batch.plan, data, put(visit.held), keys, learned, model_of, average)
 
 
 def perceived(batch: Minibatch) -> tuple[Any, Array]:

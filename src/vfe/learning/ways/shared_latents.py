@@ -1,12 +1,14 @@
 """Data sets that share latents: one belief about them all, and its F per observation is descended."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.conditioning import Conditioned
 from vfe.free_energy import FreeEnergy
+from vfe.learning.natural import metric
 from vfe.learning.perceiving import renewed, visited
 from vfe.learning.shared import blended, narrowed, settled, widened
 from vfe.learning.ways.base import AbstractMeasure, AbstractWay, Minibatch, Visit, live
@@ -51,3 +53,20 @@ class SharedLatents(AbstractWay):
 
     def stored(self, batch: Minibatch, visit: Visit, more: Any) -> Any:
         return visit.store
+
+    def metric(
+        self,
+        batch: Minibatch,
+        visit: Visit,
+        learned: Any,
+        model_of: Callable[[Any], Model],
+        key: PRNGKeyArray,
+    ) -> Callable[[Any], Any]:
+        data = live(batch, visit, model_of(learned))
+        keys = key, batch.renew_key
+        whole = batch.size if batch.plan.whole is None else batch.plan.whole
+
+        def average(total: Array) -> Array:
+            return total / whole
+
+        return metric(batch.plan, data, visit.held, keys, learned, model_of, average)

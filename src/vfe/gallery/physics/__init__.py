@@ -1,0 +1,1 @@
+"""Experiments on free energy as physics knows it: cumulants, couplings, renormalisation, geodesics."""

@@ -51,7 +51,7 @@ class Mixture(AbstractDrawnFamily):
     def from_vector(self, layout: Layout, vector: Array) -> "MixtureBelief":
         logits, rest = vector[..., : self.components], vector[..., self.components :]
         rest = rest.reshape(*rest.shape[:-1], self.components, self.family.size(layout))
-        return MixtureBelief(logits, self.family.from_vector(layout, rest))
+        return MixtureBelief(layout, logits, self.family.from_vector(layout, rest))
 
     def start(self, conditioned: Conditioned, key: PRNGKeyArray) -> "MixtureBelief":
         """Components of equal weight, apart by about one unit, so that they can go to different modes."""
@@ -59,7 +59,7 @@ class Mixture(AbstractDrawnFamily):
         parts = jax.tree.map(lambda a: jnp.broadcast_to(a, (self.components, *a.shape)), first)
         apart = jax.random.normal(key, parts.location.shape, parts.location.dtype)
         parts = eqx.tree_at(lambda p: p.location, parts, parts.location + apart)
-        return MixtureBelief(jnp.zeros(self.components), parts)
+        return MixtureBelief(first.layout, jnp.zeros(self.components), parts)
 
 
 class MixtureBelief(AbstractDrawn):
@@ -68,12 +68,9 @@ class MixtureBelief(AbstractDrawn):
     `parts`: a Gaussian belief with the components as the last of its leading axes.
     """
 
+    layout: Layout = eqx.field(static=True)
     logits: Float[Array, "*batch components"]
     parts: AbstractGaussian
-
-    @property
-    def layout(self) -> Layout:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.parts.layout
 
     @property
     def probabilities(self) -> Float[Array, "*batch components"]:

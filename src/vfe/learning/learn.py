@@ -113,7 +113,8 @@ def learn(
     - `keep_beliefs`: with False every visit starts afresh, from the feed-forward pass: for deep networks,
       whose weights move further between two visits of an observation than its belief would.
     - `where`: picks the leaves to learn (see `trainable`; `lambda m: ()`: the encoder alone);
-      `gradient`: `vfe.ExpectationMaximisation()` (default), `vfe.StochasticTrace()` (cheaper for networks), `vfe.TotalDerivative()`, or
+      `gradient`: `vfe.ExpectationMaximisation()` (default), `vfe.StochasticTrace()` (cheaper for
+      networks), `vfe.TotalDerivative()`, or
       `vfe.CentredNudging()` (the feed-forward loss, from two nudged equilibria).
     - `objective`: with an encoder, what is descended: `vfe.Tempered(beta)`,
       `vfe.ImportanceWeighted(samples)` or `vfe.Refined()`; by default F of its beliefs, which is reported.

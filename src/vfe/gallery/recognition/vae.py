@@ -198,13 +198,13 @@ class Stage(NamedTuple):
 def learn(
     settings: Settings,
     grey: Grey,
-    model: vfe.Model,
-    family: Any,
+    built: tuple[vfe.Model, Any],
     stages: list[Stage],
     key: Any,
     told: Callable[[float], None] | None = None,
 ) -> "Course":
     """Learn through these stages. **Example:** see `measured`."""
+    model, family = built
     history: list[float] = []
     clock, processor = 0.0, 0.0
     per_epoch = -(-len(grey.train) // settings.batch_size)
@@ -265,7 +265,7 @@ def seconds_per_epoch(settings: Settings, grey: Grey, built: Any, refined: bool,
     """
     epochs = 2 + 20_000 // len(grey.train)
     return (
-        learn(settings, grey, *built, [Stage(epochs, RATE, RATE, refined)], key).processor_seconds / epochs
+        learn(settings, grey, built, [Stage(epochs, RATE, RATE, refined)], key).processor_seconds / epochs
     )
 
 
@@ -288,7 +288,7 @@ def measured(
 
     **Example:** `measured(settings, grey, one_level(settings, grey, key), stages, key).surprise.mean()`.
     """
-    model, family, history, clock, processor = learn(settings, grey, *built, stages, key, told)
+    model, family, history, clock, processor = learn(settings, grey, built, stages, key, told)
     data = {"x": grey.held_out}
     F = vfe.free_energy(model, family, data, expectation=vfe.MonteCarlo(64), chunk=500)
 

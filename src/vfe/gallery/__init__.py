@@ -77,6 +77,12 @@ JOBS: dict[str, Job] = {
         seconds=110,
         data="x_train, y_train, x_test, y_test; scikit-learn's embedded digits by default",
     ),
+    "readings": Job(
+        name="readings",
+        summary="Free energy read in three ways, for random beliefs: one number, never below surprise.",
+        module="vfe.gallery.foundations.readings",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

@@ -1,0 +1,79 @@
+"""What the experiments on the foundations claim, on small runs, against plain NumPy and closed forms."""
+
+import jax
+import numpy as np
+import pytest
+
+from vfe.gallery import JOBS
+from vfe.gallery.foundations import readings, readings_page
+from vfe.gallery.foundations.toys import discrete_model, tables
+from vfe.results.report import build_report
+
+TOYS = np.load("tests/reference/toys/toys.npz")
+
+
+def page_of(result):
+    page = build_report(result.report)
+    for name, value in result.headline:
+        assert name in page
+        assert "nan" not in value
+    assert page.count("<img") == len(result.figures)
+    return page
+
+
+def failing(claims):
+    return [claim.statement for claim in claims if not claim.holds]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("readings", {"beliefs": 1})],
+)
+def test_settings_are_checked(name, settings):
+    with pytest.raises(ValueError, match=f"{name}: got .*wanted"):
+        JOBS[name].load().Settings(**settings)
+
+
+def test_the_tables_are_those_of_the_reference():
+    prior, likelihood = tables()
+    np.testing.assert_array_equal(prior, TOYS["discrete_pz"])
+    np.testing.assert_array_equal(likelihood, TOYS["discrete_pxz"])
+    with jax.enable_x64(True):
+        grid = dict(zip("zx", np.indices((5, 7)), strict=True))
+        joint = np.exp(-sum(np.asarray(e) for e in discrete_model().energies(grid).values()))
+    np.testing.assert_allclose(joint, prior[:, None] * likelihood, rtol=1e-12)
+    assert joint.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.fixture(scope="module")
+def read():
+    settings = readings.Settings(beliefs=40)
+    return readings.in_states(settings, 1), readings.in_levels(settings, 1)
+
+
+def test_the_three_readings_agree_and_bound_surprise(read):
+    assert failing(readings_page.claims(*read)) == []
+    page_of(readings_page.write_up(*read))
+    # By hand: p(x) of the tables, and F of the first belief about every sensation.
+    states, _ = read
+    prior, likelihood = tables()
+    np.testing.assert_allclose(states.surprise[0], -np.log(prior @ likelihood), rtol=1e-12)
+    random = np.random.default_rng(1)
+    sharpness = random.choice([0.3, 1.0, 5.0], 40)
+    q = random.dirichlet(np.full(5, sharpness[0]))
+    by_hand = (q[:, None] * np.log(q[:, None] / (prior[:, None] * likelihood))).sum(0)
+    np.testing.assert_allclose(states.readings[0, 0], by_hand, rtol=1e-9)
+
+
+def test_readings_that_count_the_entropy_wrongly_fail(read):
+    def with_entropy(factor):
+        return failing(
+            readings_page.claims(*(readings.with_entropy_times(found, factor) for found in read))
+        )
+
+    assert "energy − entropy and surprise + divergence differ by" in with_entropy(0.0)
+    assert "F + ln p(x) less ½ |q − p(z | x)|₁², smallest (states)" in with_entropy(2.0)
+    # The parameters of an empirical prior are not a likelihood's: they act through the complexity.
+    swapped = [found._replace(likelihood=found.empirical) for found in read]
+    assert "likelihood's parameters move complexity by" in failing(readings_page.claims(*swapped))
+    assert np.abs(read[1].empirical[1]).max() == 0.0

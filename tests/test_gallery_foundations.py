@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vfe.gallery import JOBS
-from vfe.gallery.foundations import readings, readings_page
+from vfe.gallery.foundations import ensembles, ensembles_page, readings, readings_page
 from vfe.gallery.foundations.toys import discrete_model, tables
 from vfe.results.report import build_report
 
@@ -27,7 +27,7 @@ def failing(claims):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("readings", {"beliefs": 1})],
+    [("readings", {"beliefs": 1}), ("ensembles", {"persistence": 1.0})],
 )
 def test_settings_are_checked(name, settings):
     with pytest.raises(ValueError, match=f"{name}: got .*wanted"):
@@ -77,3 +77,40 @@ def test_readings_that_count_the_entropy_wrongly_fail(read):
     swapped = [found._replace(likelihood=found.empirical) for found in read]
     assert "likelihood's parameters move complexity by" in failing(readings_page.claims(*swapped))
     assert np.abs(read[1].empirical[1]).max() == 0.0
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    settings = ensembles.Settings(series=20, length=30)
+    x = np.load("tests/reference/vae/ppca_iris_k2_r1.npz")["x_train"]
+    return settings, ensembles.in_tables(), ensembles.in_time(settings, 0), ensembles.of_flowers(x)
+
+
+def test_one_belief_for_all_costs_what_was_said(ensemble):
+    settings, stated, timed, linear = ensemble
+    assert failing(ensembles_page.claims(stated, timed, linear)) == []
+    page_of(ensembles_page.write_up(settings, stated, timed, linear))
+    assert round(stated.free["per sensation"], 4) == 1.7784
+    assert round(stated.free["shared"], 4) == 2.1008
+    assert round(stated.free["shared"] - stated.free["per sensation"], 4) == 0.3224
+    reference = np.load("tests/reference/vae/ppca_iris_k2_r1.npz")
+    assert linear.surprise == pytest.approx(float(reference["nll_train_mean"]), abs=1e-8)
+    assert linear.shared == pytest.approx(float(reference["F_ensemble_train_mean"]), abs=1e-8)
+    assert linear.prior == pytest.approx(float(reference["F_prior_train_mean"]), abs=1e-8)
+
+
+def test_the_carried_belief_by_hand_and_where_there_is_nothing_to_carry(ensemble):
+    settings, stated, timed, linear = ensemble
+    prior, likelihood = tables()
+    q = prior
+    for t in range(settings.length):
+        predicted = prior if t == 0 else settings.persistence * q + (1 - settings.persistence) * prior
+        joint = predicted * likelihood[:, timed.x[3, t]]
+        assert timed.carried[3, t] == pytest.approx(-np.log(joint.sum()), abs=1e-12)
+        q = joint / joint.sum()
+    shuffled = ensembles.in_time(settings, 0, shuffled=True)
+    wrong = failing(ensembles_page.claims(stated, shuffled, linear))
+    assert wrong == ["a carried belief saves, per sensation, low end of its interval"]
+    # A shared belief taken for the aggregate, or the other way round, is seen.
+    mixed = stated._replace(shared=stated.aggregate, aggregate=stated.shared)
+    assert len(failing(ensembles_page.claims(mixed, timed, linear))) == 2

@@ -83,6 +83,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.readings",
         seconds=15,
     ),
+    "ensembles": Job(
+        name="ensembles",
+        summary="One belief per sensation, one for all, their mean, one carried in time: what each costs.",
+        module="vfe.gallery.foundations.ensembles",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

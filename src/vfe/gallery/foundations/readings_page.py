@@ -118,7 +118,8 @@ def write_up(states: Found, levels: Found) -> JobResult:
                 "only. Right: in a hierarchy F is a sum over levels; each hidden level's part is its own "
                 "expected divergence from the level above.",
                 figures["readings"],
-                "Left: the readings of F; terms that are subtracted point down. Middle: random beliefs "
+                "Left: the readings of F, the second term stacked on the first (an accuracy below zero "
+                "adds). Middle: random beliefs "
                 "(points) and Pinsker's bound. Right: F by level of the Gaussian hierarchy.",
                 "Three stacked bars whose sums agree; points above a line; histograms by level.",
                 Table(

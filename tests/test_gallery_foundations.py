@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vfe.gallery import JOBS
-from vfe.gallery.foundations import ensembles, ensembles_page, readings, readings_page
+from vfe.gallery.foundations import ensembles, ensembles_page, limits, limits_page, readings, readings_page
 from vfe.gallery.foundations.toys import discrete_model, tables
 from vfe.results.report import build_report
 
@@ -27,7 +27,7 @@ def failing(claims):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("readings", {"beliefs": 1}), ("ensembles", {"persistence": 1.0})],
+    [("readings", {"beliefs": 1}), ("ensembles", {"persistence": 1.0}), ("limits", {"x": -1.0})],
 )
 def test_settings_are_checked(name, settings):
     with pytest.raises(ValueError, match=f"{name}: got .*wanted"):
@@ -114,3 +114,34 @@ def test_the_carried_belief_by_hand_and_where_there_is_nothing_to_carry(ensemble
     # A shared belief taken for the aggregate, or the other way round, is seen.
     mixed = stated._replace(shared=stated.aggregate, aggregate=stated.shared)
     assert len(failing(ensembles_page.claims(mixed, timed, linear))) == 2
+
+
+@pytest.fixture(scope="module")
+def limit():
+    settings = limits.Settings(observations=30)
+    return settings, limits.find(settings, 0)
+
+
+def test_the_limits_of_recognition(limit):
+    settings, found = limit
+    assert failing(limits_page.claims(found)) == []
+    page_of(limits_page.write_up(settings, found))
+    curved = found.curved
+    assert round(curved.energy, 3) == 2.634
+    np.testing.assert_array_equal(np.round(curved.by_entropy[1::2], 2), [5.82, 10.43, 15.03])
+    assert round(curved.surprise, 3) == 3.593
+    # The mode solves z (1 + 2 (z² − x) / 0.09) = 0; F of a narrow belief is quadratic in its width.
+    assert curved.modes[1.0] ** 2 == pytest.approx(4 - 0.045, abs=1e-9)
+    w = curved.widths
+    by_hand = 0.5 * (4 + w**2) + 0.5 * (4 * 4 * w**2) / 0.09 + np.log(0.3) - 0.5 - np.log(w)
+    np.testing.assert_allclose(curved.free, by_hand + 0.5 * np.log(2 * np.pi), atol=1e-8)
+    assert found.coordinates.jacobian[3] == pytest.approx(0.5 * np.log(5))
+
+
+def test_an_energy_taken_for_a_free_energy_fails(limit):
+    _, found = limit
+    flat = found.curved._replace(free=np.full(6, found.curved.energy))
+    gain = found.gain._replace(free=found.gain.energy)
+    wrong = failing(limits_page.claims(found._replace(curved=flat, gain=gain)))
+    assert "a belief about a number, for every e-fold that it is narrower, costs" in wrong
+    assert "at the posterior, F and surprise differ by" in wrong

@@ -89,6 +89,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.ensembles",
         seconds=15,
     ),
+    "limits": Job(
+        name="limits",
+        summary="Recognition by the whole posterior, and by a single value: what F then is, and is not.",
+        module="vfe.gallery.foundations.limits",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

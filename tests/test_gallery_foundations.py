@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from vfe.gallery import JOBS
-from vfe.gallery.foundations import ensembles, ensembles_page, limits, limits_page, readings, readings_page
+from vfe.gallery.foundations import (
+    empirical_bayes,
+    empirical_bayes_page,
+    ensembles,
+    ensembles_page,
+    limits,
+    limits_page,
+    readings,
+    readings_page,
+)
 from vfe.gallery.foundations.toys import discrete_model, tables
 from vfe.results.report import build_report
 
@@ -27,7 +36,12 @@ def failing(claims):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("readings", {"beliefs": 1}), ("ensembles", {"persistence": 1.0}), ("limits", {"x": -1.0})],
+    [
+        ("readings", {"beliefs": 1}),
+        ("ensembles", {"persistence": 1.0}),
+        ("limits", {"x": -1.0}),
+        ("empirical-bayes", {"sd": 0.0}),
+    ],
 )
 def test_settings_are_checked(name, settings):
     with pytest.raises(ValueError, match=f"{name}: got .*wanted"):
@@ -145,3 +159,37 @@ def test_an_energy_taken_for_a_free_energy_fails(limit):
     wrong = failing(limits_page.claims(found._replace(curved=flat, gain=gain)))
     assert "a belief about a number, for every e-fold that it is narrower, costs" in wrong
     assert "at the posterior, F and surprise differ by" in wrong
+
+
+@pytest.fixture(scope="module")
+def priors():
+    settings = empirical_bayes.Settings()
+    x, truth = TOYS["empirical_bayes_x"], TOYS["empirical_bayes_truth"]
+    true = empirical_bayes.Prior(2.0, 0.7)
+    made = empirical_bayes.learn_groups(x, truth, settings.epochs, true)
+    return settings, made, empirical_bayes.players(settings)
+
+
+def test_priors_are_learned_from_many_groups(priors):
+    _, made, real = priors
+    assert failing(empirical_bayes_page.claims(*priors)) == []
+    page_of(empirical_bayes_page.write_up(*priors))
+    learned = made.priors["learned"]
+    assert (round(learned.mean, 3), round(learned.sd**2, 3)) == (2.054, 0.496)
+    errors = [round(made.found[name].error.mean(), 3) for name in ("flat", "learned", "true")]
+    assert errors == [0.988, 0.337, 0.335]
+    # Shrinkage by hand, and the known sum of squared errors of the unshrunk averages.
+    share = 0.7**2 / (0.7**2 + 1)
+    np.testing.assert_allclose(made.found["true"].estimate, 2 + share * (made.x - 2), rtol=1e-9)
+    assert real.found["flat"].error.sum() == pytest.approx(17.57, abs=0.01)
+
+
+def test_a_wrong_prior_fails(priors):
+    settings, made, real = priors
+    for groups, place in ((made, (made, real)), (real, (made, real))):
+        mean, sd = groups.priors["learned"]
+        wrong = empirical_bayes.Prior(mean + 3, sd)
+        found = {**groups.found, "learned": empirical_bayes.assess(groups.x, groups.truth, wrong)}
+        bad = groups._replace(found=found, priors={**groups.priors, "learned": wrong})
+        pair = [bad if each is groups else each for each in place]
+        assert len(failing(empirical_bayes_page.claims(settings, *pair))) >= 2

@@ -95,6 +95,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.limits",
         seconds=15,
     ),
+    "empirical-bayes": Job(
+        name="empirical-bayes",
+        summary="Many groups, one noisy value each: their prior is learned, and estimates gain by it.",
+        module="vfe.gallery.foundations.empirical_bayes",
+        seconds=20,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

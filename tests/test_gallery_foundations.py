@@ -12,10 +12,12 @@ from vfe.gallery.foundations import (
     ensembles_page,
     limits,
     limits_page,
+    priors,
+    priors_page,
     readings,
     readings_page,
 )
-from vfe.gallery.foundations.toys import discrete_model, tables
+from vfe.gallery.foundations.toys import discrete_model, gaussian_hierarchy, tables
 from vfe.results.report import build_report
 
 TOYS = np.load("tests/reference/toys/toys.npz")
@@ -41,6 +43,7 @@ def failing(claims):
         ("ensembles", {"persistence": 1.0}),
         ("limits", {"x": -1.0}),
         ("empirical-bayes", {"sd": 0.0}),
+        ("priors", {"disturbance": 0.0}),
     ],
 )
 def test_settings_are_checked(name, settings):
@@ -162,7 +165,7 @@ def test_an_energy_taken_for_a_free_energy_fails(limit):
 
 
 @pytest.fixture(scope="module")
-def priors():
+def learned_priors():
     settings = empirical_bayes.Settings()
     x, truth = TOYS["empirical_bayes_x"], TOYS["empirical_bayes_truth"]
     true = empirical_bayes.Prior(2.0, 0.7)
@@ -170,10 +173,10 @@ def priors():
     return settings, made, empirical_bayes.players(settings)
 
 
-def test_priors_are_learned_from_many_groups(priors):
-    _, made, real = priors
-    assert failing(empirical_bayes_page.claims(*priors)) == []
-    page_of(empirical_bayes_page.write_up(*priors))
+def test_priors_are_learned_from_many_groups(learned_priors):
+    _, made, real = learned_priors
+    assert failing(empirical_bayes_page.claims(*learned_priors)) == []
+    page_of(empirical_bayes_page.write_up(*learned_priors))
     learned = made.priors["learned"]
     assert (round(learned.mean, 3), round(learned.sd**2, 3)) == (2.054, 0.496)
     errors = [round(made.found[name].error.mean(), 3) for name in ("flat", "learned", "true")]
@@ -184,8 +187,8 @@ def test_priors_are_learned_from_many_groups(priors):
     assert real.found["flat"].error.sum() == pytest.approx(17.57, abs=0.01)
 
 
-def test_a_wrong_prior_fails(priors):
-    settings, made, real = priors
+def test_a_wrong_prior_fails(learned_priors):
+    settings, made, real = learned_priors
     for groups, place in ((made, (made, real)), (real, (made, real))):
         mean, sd = groups.priors["learned"]
         wrong = empirical_bayes.Prior(mean + 3, sd)
@@ -193,3 +196,34 @@ def test_a_wrong_prior_fails(priors):
         bad = groups._replace(found=found, priors={**groups.priors, "learned": wrong})
         pair = [bad if each is groups else each for each in place]
         assert len(failing(empirical_bayes_page.claims(settings, *pair))) >= 2
+
+
+@pytest.fixture(scope="module")
+def chains():
+    settings = priors.Settings(kernels=20)
+    return settings, priors.in_states(settings, 0), priors.in_levels(settings, 0)
+
+
+def test_priors_by_recursion_in_both_directions(chains):
+    _, states, levels = chains
+    assert failing(priors_page.claims(states, levels)) == []
+    page_of(priors_page.write_up(*chains))
+    # The mean divergence of p(z1 | x) from p(z1), by hand: the information that x has of z1.
+    _, (top, middle, senses) = priors.discrete_chain()
+    pairs = senses * (middle @ top)
+    alone = np.outer(pairs.sum(1), pairs.sum(0))
+    assert states.mutual["z1"] == pytest.approx((pairs * np.log(pairs / alone)).sum(), abs=1e-12)
+    # One density of the Gaussian chain by sampling its levels.
+    model = gaussian_hierarchy()
+    drawn = jax.jit(lambda key: model.sample(key, shape=(20_000,)))(jax.random.key(0))
+    sd = np.sqrt(np.diag(levels.up["z1"][1]))
+    np.testing.assert_array_less(np.abs(drawn["z1"].mean(0) - levels.up["z1"][0]), 5 * sd / np.sqrt(2e4))
+    np.testing.assert_allclose(drawn["z1"].std(0), sd, rtol=0.04)
+
+
+def test_an_upward_kernel_that_is_not_of_the_joint_does_not_agree(chains):
+    _, states, levels = chains
+    found = priors_page.upward_with_wrong_kernel(states)
+    assert "states: marginals upward and downward differ by" in failing(priors_page.claims(found, levels))
+    calm = priors.in_states(priors.Settings(kernels=3, disturbance=1e-9), 0)
+    assert any("do not come" in claim for claim in failing(priors_page.claims(calm, levels)))

@@ -101,6 +101,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.empirical_bayes",
         seconds=20,
     ),
+    "priors": Job(
+        name="priors",
+        summary="Priors of a hierarchy by recursion from its top, and from the senses: where they agree.",
+        module="vfe.gallery.foundations.priors",
+        seconds=20,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

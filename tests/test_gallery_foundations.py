@@ -12,6 +12,8 @@ from vfe.gallery.foundations import (
     ensembles_page,
     limits,
     limits_page,
+    predictive_coding,
+    predictive_coding_page,
     priors,
     priors_page,
     readings,
@@ -44,6 +46,7 @@ def failing(claims):
         ("limits", {"x": -1.0}),
         ("empirical-bayes", {"sd": 0.0}),
         ("priors", {"disturbance": 0.0}),
+        ("predictive-coding", {"occluded": 6}),
     ],
 )
 def test_settings_are_checked(name, settings):
@@ -227,3 +230,38 @@ def test_an_upward_kernel_that_is_not_of_the_joint_does_not_agree(chains):
     assert "states: marginals upward and downward differ by" in failing(priors_page.claims(found, levels))
     calm = priors.in_states(priors.Settings(kernels=3, disturbance=1e-9), 0)
     assert any("do not come" in claim for claim in failing(priors_page.claims(calm, levels)))
+
+
+@pytest.fixture(scope="module")
+def network():
+    settings = predictive_coding.Settings(observations=40, steps=1500)
+    return settings, predictive_coding.find(settings, 0)
+
+
+def test_predictive_coding_descends_free_energy_by_local_updates(network):
+    settings, found = network
+    assert failing(predictive_coding_page.claims(found)) == []
+    page_of(predictive_coding_page.write_up(settings, found))
+    # The posterior by hand, from the joint covariance of z1 and what is seen of x.
+    w = predictive_coding.weights()
+    _, middle, senses = predictive_coding.NOISE
+    z1 = w.upper @ w.upper.T + middle**2 * np.eye(6)
+    seen = found.seen[0]
+    lower = w.lower[seen]
+    gain = z1 @ lower.T @ np.linalg.inv(lower @ z1 @ lower.T + senses**2 * np.eye(seen.sum()))
+    np.testing.assert_allclose(found.intact.middle[-1], found.x[:, seen] @ gain.T, atol=1e-8)
+
+
+def test_units_that_do_not_hear_of_errors_from_below_fail(network):
+    _, found = network
+    w = predictive_coding.weights()
+    deaf = predictive_coding.settle(w, found.x, 50, forward=0.0)
+    off = predictive_coding.against_automatic(w, found.x, 0, forward=0.0)
+    wrong = failing(
+        predictive_coding_page.claims(found._replace(intact=deaf, gradient=(off, found.gradient[1])))
+    )
+    assert "state units at rest and the posterior mean differ by" in wrong
+    assert "local updates and −dF differ, relative to the largest, by" in wrong
+    # A lesion that cuts nothing costs nothing.
+    whole = found._replace(lesioned=found.intact, energy=(found.energy[0], found.energy[0]))
+    assert len(failing(predictive_coding_page.claims(whole))) == 1

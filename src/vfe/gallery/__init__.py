@@ -107,6 +107,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.priors",
         seconds=20,
     ),
+    "predictive-coding": Job(
+        name="predictive-coding",
+        summary="Error units and state units descend F by local updates; a lesion takes their context.",
+        module="vfe.gallery.foundations.predictive_coding",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

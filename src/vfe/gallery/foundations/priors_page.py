@@ -162,7 +162,8 @@ def draw(states: Chain, levels: Chain) -> Any:
         axes[0].bar(place, states.down["z1"], 0.6, color=BLUE, label="downward")
         axes[0].plot(place, states.up["z1"], "D", color=INK, markersize=5, label="upward, all x")
         axes[0].plot(place, states.one, "o", color=ORANGE, label="upward, one x")
-        axes[0].set(xlabel="state of z1", ylabel="probability", xticks=place, title="states")
+        axes[0].set(xlabel="state of z1", ylabel="probability", xticks=place, ylim=(0, 1.05))
+        axes[0].set_title("states")
         axes[0].legend(loc="upper left")
         value = np.linspace(-1, 1, 300)
         mean, covariance = levels.down["z1"]

@@ -10,6 +10,8 @@ from vfe.gallery.foundations import (
     empirical_bayes_page,
     ensembles,
     ensembles_page,
+    entropy_bound,
+    entropy_bound_page,
     limits,
     limits_page,
     predictive_coding,
@@ -47,6 +49,7 @@ def failing(claims):
         ("empirical-bayes", {"sd": 0.0}),
         ("priors", {"disturbance": 0.0}),
         ("predictive-coding", {"occluded": 6}),
+        ("entropy-bound", {"believed": 1.0}),
     ],
 )
 def test_settings_are_checked(name, settings):
@@ -265,3 +268,37 @@ def test_units_that_do_not_hear_of_errors_from_below_fail(network):
     # A lesion that cuts nothing costs nothing.
     whole = found._replace(lesioned=found.intact, energy=(found.energy[0], found.energy[0]))
     assert len(failing(predictive_coding_page.claims(whole))) == 1
+
+
+@pytest.fixture(scope="module")
+def watched():
+    settings = entropy_bound.Settings(series=60, length=200)
+    return settings, entropy_bound.watch(settings, 0)
+
+
+def test_mean_free_energy_is_never_below_the_entropy_rate(watched):
+    settings, found = watched
+    assert failing(entropy_bound_page.claims(found)) == []
+    page_of(entropy_bound_page.write_up(settings, found))
+    # Where states are seen exactly the entropy rate has a closed form, from the second sensation on.
+    transition = entropy_bound.moves(0.8)
+    low, high = entropy_bound.entropy_rate_bounds(np.eye(3) + 1e-300, transition)
+    closed = -(0.8 * np.log(0.8) + 0.15 * np.log(0.15) + 0.05 * np.log(0.05))
+    np.testing.assert_allclose([low[1:], high[1:]], closed, rtol=1e-9)
+    # Bounds close monotonically, and two sensations by hand.
+    assert (np.diff(found.low) >= 0).all()
+    assert (np.diff(found.high) <= 0).all()
+    pair = entropy_bound.SEES @ transition / 3 @ entropy_bound.SEES.T
+    alone = pair.sum(0)
+    by_hand = -(pair * np.log(pair)).sum() + (alone * np.log(alone)).sum()
+    assert found.high[1] == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_a_world_that_is_not_ergodic_and_accuracy_alone_fail(watched):
+    settings, found = watched
+    still = entropy_bound.watch(settings, 0, ergodic=False)
+    wrong = failing(entropy_bound_page.claims(still))
+    assert any("quarter" in statement for statement in wrong)
+    assert "exact beliefs: mean F, from the entropy rate" in wrong
+    accuracy = entropy_bound_page.with_accuracy_alone(found)
+    assert len(failing(entropy_bound_page.claims(accuracy))) == 1

@@ -113,6 +113,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.predictive_coding",
         seconds=15,
     ),
+    "entropy-bound": Job(
+        name="entropy-bound",
+        summary="Mean free energy over time reaches the entropy rate of sensations, and never goes below.",
+        module="vfe.gallery.foundations.entropy_bound",
+        seconds=10,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

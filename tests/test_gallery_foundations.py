@@ -12,6 +12,8 @@ from vfe.gallery.foundations import (
     ensembles_page,
     entropy_bound,
     entropy_bound_page,
+    explaining_away,
+    explaining_away_page,
     limits,
     limits_page,
     predictive_coding,
@@ -50,6 +52,7 @@ def failing(claims):
         ("priors", {"disturbance": 0.0}),
         ("predictive-coding", {"occluded": 6}),
         ("entropy-bound", {"believed": 1.0}),
+        ("explaining-away", {"leak": 0.0}),
     ],
 )
 def test_settings_are_checked(name, settings):
@@ -302,3 +305,39 @@ def test_a_world_that_is_not_ergodic_and_accuracy_alone_fail(watched):
     assert "exact beliefs: mean F, from the entropy rate" in wrong
     accuracy = entropy_bound_page.with_accuracy_alone(found)
     assert len(failing(entropy_bound_page.claims(accuracy))) == 1
+
+
+@pytest.fixture(scope="module")
+def causes():
+    settings = explaining_away.Settings(starts=1)
+    return settings, explaining_away.find(settings, 0)
+
+
+def test_causes_that_share_effects_are_not_settled_in_one_pass(causes):
+    settings, found = causes
+    assert failing(explaining_away_page.claims(found)) == []
+    page_of(explaining_away_page.write_up(settings, found))
+    # The alarm by hand, and the whole table of the six effects.
+    prior, miss = settings.prior, 1 - settings.strength
+    rings = 1 - (1 - settings.leak) * np.array([[1, miss], [miss, miss**2]])
+    joint = np.outer([1 - prior, prior], [1 - prior, prior]) * rings
+    by_hand = (prior, joint[1].sum() / joint.sum(), joint[1, 1] / joint[:, 1].sum())
+    np.testing.assert_allclose(found.alarm, by_hand, rtol=1e-9)
+    evidence = np.zeros(64)
+    for z in np.ndindex(2, 2, 2, 2):
+        chance = [
+            1 - (1 - settings.leak) * miss ** (z[i] + z[j]) for i in range(4) for j in range(i + 1, 4)
+        ]
+        on = np.where(explaining_away.PATTERNS, chance, 1 - np.array(chance)).prod(1)
+        evidence += on * prior ** sum(z) * (1 - prior) ** (4 - sum(z))
+    np.testing.assert_allclose(found.shared.surprise, -np.log(evidence), rtol=1e-9)
+    # F of the encoder's beliefs from its probabilities: never below, and no better than iterated.
+    assert (found.shared.iterated >= found.shared.surprise - 1e-9).all()
+
+
+def test_without_shared_effects_there_is_nothing_to_iterate(causes):
+    _, found = causes
+    wrong = failing(explaining_away_page.claims(found._replace(shared=found.alone)))
+    assert "shared effects: iterating the encoder's beliefs saves" in wrong
+    swapped = failing(explaining_away_page.claims(found._replace(alone=found.shared)))
+    assert len(swapped) == 2

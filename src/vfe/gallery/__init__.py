@@ -119,6 +119,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.entropy_bound",
         seconds=10,
     ),
+    "explaining-away": Job(
+        name="explaining-away",
+        summary="Causes that share effects compete: one pass forward loses to iterating through the model.",
+        module="vfe.gallery.foundations.explaining_away",
+        seconds=15,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

@@ -161,7 +161,7 @@ def draw(found: Found) -> Any:
                 low, high = np.quantile(running, (0.025, 0.975), axis=0)
                 axes[0].fill_between(time, low, high, color=BLUE, alpha=0.15, linewidth=0)
         axes[0].axhline(found.rate, color=INK, linestyle="--", linewidth=1.2)
-        axes[0].text(time[-1], found.rate, "entropy rate ", ha="right", va="top", fontsize=9)
+        axes[0].text(1, found.rate, "entropy rate", va="top", fontsize=9)
         axes[0].set(xscale="log", xlabel="time (steps)", ylabel="mean F up to then (nats)")
         axes[0].set_title("averages over time")
         axes[0].legend(loc="upper right")

@@ -309,7 +309,7 @@ def test_a_world_that_is_not_ergodic_and_accuracy_alone_fail(watched):
 
 @pytest.fixture(scope="module")
 def causes():
-    settings = explaining_away.Settings(starts=1)
+    settings = explaining_away.Settings(starts=0)
     return settings, explaining_away.find(settings, 0)
 
 

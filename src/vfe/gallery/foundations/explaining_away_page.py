@@ -155,7 +155,9 @@ def draw(found: Found) -> Any:
                 label="one pass forward" if first else None,
             )
             total = f"{max(family + amortisation, 0.0):.4f}"
-            axes[1].annotate(total, (place, family + amortisation), (0, 3), textcoords="offset points")
+            axes[1].annotate(
+                total, (place, family + amortisation), (0, 3), textcoords="offset points", ha="center"
+            )
         axes[1].set_xticks([0, 1], ["two causes for\nevery effect", "one cause for\nevery effect"])
         axes[1].set(ylabel="mean F above −ln p(x) (nats)", xlim=(-0.6, 1.6))
         axes[1].set_title("what recognition loses to")
@@ -166,7 +168,7 @@ def draw(found: Found) -> Any:
         shown_steps = min(13, len(above))
         axes[2].plot(np.arange(shown_steps), above[:shown_steps], "o-", color=ORANGE)
         axes[2].axhline(gaps(found.shared)[1], color=INK, linestyle="--", linewidth=1.2)
-        axes[2].text(shown_steps - 1, gaps(found.shared)[1], "iterated to rest", ha="right", va="top")
+        axes[2].text(0, 0.97 * gaps(found.shared)[1], "iterated to rest", va="top", fontsize=9)
         axes[2].set(xlabel="iterations after the pass forward", ylabel="mean F above −ln p(x) (nats)")
         axes[2].set(title="through the model and back", ylim=(0, None))
     return figure

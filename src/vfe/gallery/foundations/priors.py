@@ -88,7 +88,7 @@ def in_states(settings: Settings, seed: int) -> Chain:
     """Both recursions in a chain of states. **Example:** `in_states(Settings(kernels=2), 0).mutual`."""
     with jax.enable_x64(True):
         model, tables = discrete_chain()
-        down = {n: np.asarray(vfe.exact.marginal(model, n)) for n in ("x", "z1", "z2")}
+        down = {n: np.asarray(_marginal(model, n)) for n in ("x", "z1", "z2")}
         belief: Any = vfe.exact.posterior(model, {"x": np.arange(STATES[2])})
         below = {"x": down["x"]}
         up, single, mutual, kernels = {}, {}, {}, {}
@@ -121,7 +121,7 @@ def in_levels(settings: Settings, seed: int) -> Chain:
     0).mutual`."""
     with jax.enable_x64(True):
         model = gaussian_hierarchy()
-        marginals: dict[str, Any] = {n: vfe.exact.marginal(model, n) for n in ("x", "z1", "z2")}
+        marginals: dict[str, Any] = {n: _marginal(model, n) for n in ("x", "z1", "z2")}
         down = {n: (np.asarray(m.location), np.asarray(m.covariance())) for n, m in marginals.items()}
         # The upward kernels are affine: their means at the origin and at unit vectors give them.
         first = _kernel(model, "x", "z1", 4)
@@ -163,6 +163,11 @@ def in_levels(settings: Settings, seed: int) -> Chain:
                 mismatch[name][k] = gaussian_divergence(*down[name], *here)
         one = float(belief.location[0, 2]), float(covariance[0, 2, 2])
         return Chain(down, up, exact, single, mutual, mismatch, one)
+
+
+@eqx.filter_jit
+def _marginal(model: vfe.Model, name: str) -> Any:
+    return vfe.exact.marginal(model, name)
 
 
 def _density(model: vfe.Model, name: str) -> Any:

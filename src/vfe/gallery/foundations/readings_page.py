@@ -80,8 +80,8 @@ def claims(states: Found, levels: Found) -> list[Claim]:
             high=1e-12,
         ),
         Claim(
-            "the belief perceived is the best of its family, but for",
-            max(f.perceived for f in both),
+            "the belief that perception finds (states) and the posterior differ by",
+            states.perceived,
             high=1e-8,
         ),
     ]

@@ -1,0 +1,1 @@
+"""What free energy is: its readings, its limits, its priors, and the beliefs that may stand in it."""

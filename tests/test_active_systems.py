@@ -74,7 +74,7 @@ def test_a_hand_goes_where_its_owner_expects_it():
         ("reflex", {"length": 120}),
         ("mountain-car", {"length": 30, "worlds": 1}),
         ("pursuit", {"length": 160}),
-        ("reaching", {"seconds": 2.0}),
+        ("reaching", {"seconds": 4.0}),
     ],
 )
 def test_experiments_run(name, settings, tmp_path):
@@ -90,6 +90,8 @@ def test_experiments_run(name, settings, tmp_path):
     assert result.headline
     assert np.isfinite(result.dataset.free_energy).all()
     assert all(figure.axes for figure in result.figures.values())
+    if name != "mountain-car":  # which needs more time than this
+        assert all(claim.holds for claim in result.claims), [claim.row for claim in result.claims]
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,42 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.explaining_away",
         seconds=15,
     ),
+    "selection": Job(
+        name="selection",
+        summary="Agents in a changing world: who is fitter has lower F, and selection lowers F unseen.",
+        module="vfe.gallery.discrete.selection",
+        seconds=20,
+    ),
+    "predator": Job(
+        name="predator",
+        summary="A predator is hidden: a carried belief keeps it, until frames are clear.",
+        module="vfe.gallery.discrete.predator",
+        seconds=15,
+    ),
+    "fulfilment": Job(
+        name="fulfilment",
+        summary="Who expects to be elsewhere goes there; who cannot act changes its mind instead.",
+        module="vfe.gallery.action.fulfilment",
+        seconds=15,
+    ),
+    "alternation": Job(
+        name="alternation",
+        summary="Perceive, act, perceive: F becomes a tight bound, then action lowers surprise itself.",
+        module="vfe.gallery.action.alternation",
+        seconds=15,
+    ),
+    "homeostasis": Job(
+        name="homeostasis",
+        summary="The dark room: who expects to be fed leaves it; who only avoids surprise starves there.",
+        module="vfe.gallery.discrete.homeostasis",
+        seconds=15,
+    ),
+    "attention": Job(
+        name="attention",
+        summary="A cue that raises a precision speeds the response; the right precision has the least F.",
+        module="vfe.gallery.action.attention",
+        seconds=10,
+    ),
 }
 
 __all__ = ["JOBS", "Job"]

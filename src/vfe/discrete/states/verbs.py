@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from vfe.discrete.course import ENTRIES, Course, check_size, read
 from vfe.discrete.pomdp import POMDP
@@ -48,6 +49,9 @@ def filter_pomdp(
     - `impossible`: "error", or "skip": outcomes whose probability is zero are taken as missing, and the
       result says where (`skipped`).
 
+    Under `jax.vmap`, `jax.jit` and `jax.grad` over tables (one outcome series under many models) exact
+    beliefs are not checked: outcomes that are impossible have infinite surprise and are passed over.
+
     **Returns:** a `vfe.discrete.FilteredStates`; with `belief` a `vfe.discrete.FilteredFactors`.
 
     **Raises:** `ValueError` for outcomes and actions out of range or impossible under the model, with the
@@ -66,7 +70,10 @@ def filter_pomdp(
         return released(found)
     check_size(model, course, "filter")
     with jax.enable_x64(True):
-        found = jax.tree.map(np.asarray, exact_filter(model, course, type(method)))
+        found = exact_filter(model, course, type(method))
+    if isinstance(found.surprise, Tracer):
+        return found
+    found = jax.tree.map(np.asarray, found)
     return released(_settled(found, course, impossible, "filter"))
 
 

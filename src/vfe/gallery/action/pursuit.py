@@ -1,4 +1,11 @@
-"""Pursuit of a target that is hidden for a while: it stays, in the mind of who believes that it swings."""
+"""Pursuit of a target that is hidden for a while: it stays, in the mind of who believes that it swings.
+
+While the target is dark nothing is sensed of it, the accuracy says nothing, and the belief follows the
+motion that is believed of it. Expected: who believes that it swings keeps both belief and eye on the
+hidden target; who believes that things stop loses it, and the eye lags; and both are less sure while they
+see nothing. It would have been refuted by two beliefs that are as far off while the target is hidden, as
+they must be if both are the same.
+"""
 
 import dataclasses
 import math
@@ -13,6 +20,7 @@ from vfe.action import RETINA, Acted, contrast, pursuit, stopping, swinging
 from vfe.action.systems.pursuit import AMPLITUDE, RATE
 from vfe.gallery.action.page import finish
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.results.claims import Claim
 from vfe.results.style import style
 
 
@@ -92,7 +100,30 @@ def run(
         },
         {"target": target},
         after=2 * math.pi / RATE,
+        claims=claims(eyes, beliefs, sds),
     )
+
+
+def claims(
+    eyes: dict[str, list[float]], beliefs: dict[str, list[float]], sds: dict[str, list[float]]
+) -> list[Claim]:
+    """What would have refuted it: a hidden target that both lose, or neither.
+
+    **Arguments:** by agent, how far eye and belief are off the target, and the belief's sd, hidden and
+    seen.
+
+    **Example:** `vfe run pursuit` prints them.
+    """
+    (eye, stopped), (known, lost) = eyes.values(), beliefs.values()
+    # A tenth of the swing; who loses the target is off by more than twice that.
+    near = 0.1 * AMPLITUDE
+    return [
+        Claim("believes that it swings: belief off the hidden target", known[0], high=near),
+        Claim("its eye off the hidden target", eye[0], high=near),
+        Claim("believes that it stops: belief is farther off, by", lost[0] - known[0], near),
+        Claim("its eye is farther off, by", stopped[0] - eye[0], near),
+        Claim("least rise of a belief's sd while hidden", min(sd[0] - sd[1] for sd in sds.values()), 0.1),
+    ]
 
 
 def _size(error: np.ndarray) -> float:

@@ -21,8 +21,8 @@ What would have refuted it: a fixed order that is as good, or paths borrowed fro
 
 A glimpse is one pixel of 8 × 8 by default (1.6 % of the image), and 4 × 4 of 28 × 28 (2.0 %) for MNIST
 (`--data mnist.npz`, which takes longer than two minutes). With larger glimpses there is less to choose:
-with `--set patch=2` on the digits (6 % of the image) the eye names 95.5 % after four glimpses, the best fixed
-order 94.5 %, and their intervals overlap.
+with `--set patch=2` on the digits (6 % of the image) the eye names 95.5 % after four glimpses, the best
+fixed order 94.5 %, and their intervals overlap.
 
 **Source:** Lindley 1956 (information of an experiment); Najemnik and Geisler 2005 (optimal eye movements in
 search); Friston, Adams, Perrinet and Breakspear 2012 (saccades as experiments).

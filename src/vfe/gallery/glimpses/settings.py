@@ -15,7 +15,7 @@ SMALL: dict[str, Any] = {
 }
 LARGE: dict[str, Any] = {
     "components": 15,
-    "patch": 2,
+    "patch": 4,
     "epochs": 8,
     "batch_size": 256,
     "learned_from": 20_000,

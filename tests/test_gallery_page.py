@@ -21,7 +21,9 @@ RUN = CliRunner()
 
 def make_run(folder, name="permanence", claims=(), headline=(("error", "0.3 m"),), figure=True):
     drawn = Figure(figsize=(9.0, 3.0))
-    drawn.subplots().plot(np.arange(5))
+    ax = drawn.subplots()
+    ax.imshow(np.arange(256.0).reshape(16, 16), cmap="gray", aspect="auto")
+    ax.axhline(8, color="#D55E00", linewidth=1.0)
     save_run(
         folder,
         name=name,
@@ -64,6 +66,9 @@ def test_a_page_of_two_experiments(tmp_path):
     assert "](gallery/permanence-target.png)" in text
     with Image.open(tmp_path / "docs" / "gallery" / "permanence-target.png") as picture:
         assert picture.size == (WIDTH, round(WIDTH / 3))
+        # A thin line in many greys keeps its colour.
+        away = np.abs(np.asarray(picture.convert("RGB"), int) - (213, 94, 0)).sum(-1)
+        assert (away < 40).sum() > 100
 
 
 def test_the_newest_run_counts_and_old_figures_go(tmp_path):

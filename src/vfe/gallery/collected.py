@@ -224,7 +224,9 @@ def shrunk(path: Path) -> bytes:
             (WIDTH, max(1, round(whole.height * WIDTH / whole.width))), Image.Resampling.LANCZOS
         )
     buffer = io.BytesIO()
-    whole.quantize(128, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    # Thin lines keep their colours: the usual choice of a palette goes by how many pixels have each.
+    few = whole.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -7,10 +7,11 @@ ARGS ?=
 OPTIMISED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-thorough test-newest lint lock clean
+.PHONY: help demo gallery test test-thorough test-newest lint lock clean
 
 help:
 	@echo 'make demo         install into .venv, then run the digits example'
+	@echo 'make gallery      install into .venv, run all experiments, then write docs/gallery.md (many minutes)'
 	@echo 'make test         install into .venv, then run all tests'
 	@echo 'make test-thorough more cases of what a few test already (minutes)'
 	@echo 'make test-newest  install into .venv-newest with Python 3.13, then run the core tests'
@@ -26,6 +27,14 @@ help:
 
 demo: .venv/.installed
 	.venv/bin/vfe run digits
+
+# Runs are kept in .cache/gallery until the next time; an experiment that breaks ends it.
+gallery: .venv/.installed
+	rm -rf .cache/gallery
+	for name in $$(.venv/bin/python -c 'from vfe.gallery import JOBS; print(*JOBS)'); do \
+		.venv/bin/vfe run $$name --out .cache/gallery/$$name || exit 1; \
+	done
+	.venv/bin/vfe gallery .cache/gallery --out docs/gallery.md
 
 test: .venv/.installed
 	.venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
@@ -43,8 +52,8 @@ test: export JAX_DISABLE_MOST_OPTIMIZATIONS = $(if $(OPTIMISED),0,1)
 # Keep compiled functions from one run to the next; draw figures without a screen or a home.
 test test-thorough test-newest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax
 test test-thorough test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
-test test-thorough test-newest: export MPLBACKEND = Agg
-test test-thorough test-newest: export MPLCONFIGDIR = $(CURDIR)/.cache/matplotlib
+gallery test test-thorough test-newest: export MPLBACKEND = Agg
+gallery test test-thorough test-newest: export MPLCONFIGDIR = $(CURDIR)/.cache/matplotlib
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

@@ -94,6 +94,11 @@ def test_small_run_from_end_to_end(tmp_path):
     assert "held-out" in page
     assert page.count("<img") == len(found.figures)
     assert next(name for name, _ in found.headline) == "F per held-out image"
+    # Two epochs teach too little: what is claimed of the whole run fails, though F is a bound all the same.
+    verdicts = {claim.statement: claim.holds for claim in found.claims}
+    assert not any(holds for statement, holds in verdicts.items() if "linear model" in statement)
+    assert not verdicts["labels right, more than by the nearest mean image, low end of the interval"]
+    assert verdicts["F less −ln p(x), which it bounds"]
 
 
 def test_labels_unseen_in_training_are_refused():

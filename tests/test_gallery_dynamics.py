@@ -53,7 +53,12 @@ def test_a_hidden_target_goes_on(tmp_path):
     surprise = 0.5 * (seen**2 / variance + np.log(2 * np.pi * variance)).sum((1, 2))
     np.testing.assert_allclose(found.present.surprise, surprise, rtol=1e-6)
     assert np.all(found.moving.surprise < found.present.surprise)
-    write_up(permanence, settings, tmp_path)
+    assert all(claim.holds for claim in write_up(permanence, settings, tmp_path).claims)
+    # Broken: a belief without time in its place; one that is twice as sure as it may be.
+    without = [claim.holds for claim in permanence.claims(found._replace(moving=found.present))]
+    assert without == [False, True, True, True, False]
+    sure = found._replace(moving=found.moving._replace(sd=found.moving.sd / 2))
+    assert [claim.holds for claim in permanence.claims(sure)] == [True, True, True, False, True]
 
 
 def test_errors_shrink_with_repetition_and_rise_at_a_deviant(tmp_path):
@@ -68,6 +73,15 @@ def test_errors_shrink_with_repetition_and_rise_at_a_deviant(tmp_path):
     distance = np.abs(heard.believed[:, :3, 0] - settings.standard)
     assert np.all(np.diff(distance, axis=1) < 0)
     assert np.all(np.diff(heard.believed_sd[..., 0], axis=1) < 0)
+    assert all(claim.holds for claim in oddball.claims(settings, heard))
+    # Broken: a deviant that is one more standard; standards in the reverse order.
+    same = oddball.listen(dataclasses.replace(settings, deviant=settings.standard), 0)
+    assert [claim.holds for claim in oddball.claims(settings, same)] == [True, False, False, True, False]
+    back = [2, 1, 0, 3, 4]
+    errors = {name: values[:, back] for name, values in heard.errors.items()}
+    reverse = heard._replace(errors=errors, believed=2 * settings.expected - heard.believed)
+    verdicts = [claim.holds for claim in oddball.claims(settings, reverse)]
+    assert verdicts[0] is verdicts[3] is False
     write_up(oddball, dataclasses.replace(settings, listeners=2, standards=2), tmp_path)
 
 
@@ -112,7 +126,15 @@ def test_the_percept_goes_on_in_an_omission_and_dies_in_silence(tmp_path):
         assert found["silence"].errors[level][quarter].max() > 3 * calm
     assert np.abs(found["silence"].percept[-1, 0]) < 0.05 * np.abs(sung[:, 0]).max()
     assert birdsong.followed_for(settings, song, found["omitted"]) > 0.25
-    write_up(birdsong, settings, tmp_path)
+    result = write_up(birdsong, settings, tmp_path)
+    assert all(claim.holds for claim in result.claims)
+    # Broken: silence where an omission is meant, and the reverse; a lesion that cuts nothing.
+    lesioned = birdsong.listen_without_backward_connections(settings, found, link=birdsong.LINK)
+    np.testing.assert_array_equal(lesioned["omitted"].states, found["omitted"].states)
+    swapped = {**found, "omitted": found["silence"], "silence": found["omitted"]}
+    whole = [claim.holds for claim in birdsong.claims(settings, song, found, lesioned)]
+    assert whole == [True] * 5 + [False]
+    assert not any(claim.holds for claim in birdsong.claims(settings, song, swapped, lesioned)[:5])
 
 
 @pytest.mark.parametrize("name", ["birdsong", "oddball", "permanence"])

@@ -220,7 +220,6 @@ _LATER = {
         "DynamicModel",
         "Level",
         "Precision",
-        "Present",
         "StateSpace",
         "dem",
         "fit",

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfe.cli_filter import filter_file
+from vfe.cli_gallery import write_gallery
 from vfe.gallery import JOBS, Job
 from vfe.gallery.job import JobResult, Workspace
 from vfe.gallery.pending import Pending, Request, find_pending
@@ -183,6 +184,7 @@ def show(
 
 
 app.command("filter")(filter_file)
+app.command("gallery")(write_gallery)
 
 
 def find_job(name: str) -> Job:

@@ -58,6 +58,13 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.discrete.tmaze",
         seconds=45,
     ),
+    "glimpses": Job(
+        name="glimpses",
+        summary="An eye names a digit from a few glimpses, looking where it expects to learn most.",
+        module="vfe.gallery.glimpses",
+        seconds=45,
+        data="x_train, y_train, x_test, y_test; scikit-learn's embedded digits by default",
+    ),
     "grid-learning": Job(
         name="grid-learning",
         summary="Agents that want to know what their actions do learn it sooner than those who wander.",

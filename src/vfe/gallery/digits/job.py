@@ -8,7 +8,7 @@ import numpy as np
 from vfe.gallery.digits.data import Images, embedded, from_arrays
 from vfe.gallery.digits.evaluation import Evaluation, evaluate
 from vfe.gallery.digits.figures import draw
-from vfe.gallery.digits.page import compose, headline
+from vfe.gallery.digits.page import claims, compose, headline
 from vfe.gallery.digits.settings import Chosen, Settings
 from vfe.gallery.digits.training import train
 from vfe.gallery.job import JobResult, Progress, Workspace
@@ -58,6 +58,7 @@ def run(
         figures=figures,
         report=report,
         headline=headline(found),
+        claims=claims(found, images),
         data=arrays,
     )
 

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import numpy as np
+
 import vfe
 from vfe.gallery.digits.data import Images
 from vfe.gallery.digits.evaluation import Evaluation, Number
 from vfe.gallery.digits.settings import Chosen
+from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 
 
@@ -21,6 +24,55 @@ def headline(found: Evaluation) -> list[tuple[str, str]]:
         lines.append((f"squared error, {filled.name} hidden", f"{ours.value:.4f} (PCA {linear.value:.4f})"))
     lines.append(("AUROC of F", ", ".join(f"{n} {a:.3f}" for n, a in found.auroc.items())))
     return lines
+
+
+def claims(found: Evaluation, images: Images) -> list[Claim]:
+    """What would have refuted it: a linear model, or the means of the labels, that do as well.
+
+    **Example:** `claims(evaluation, images)[0].holds`.
+    """
+    # Two standard errors over images are 95 %.
+    linear = found.difference.value + 2 * found.difference.error
+    means = np.stack([images.x_train[images.y_train == k].mean(0) for k in range(images.classes)])
+    away = np.square(found.images[:, None] - means).sum(-1)
+    better = Number.of(
+        100.0 * (found.recognised.labels == found.truth) - 100.0 * (away.argmin(1) == found.truth)
+    )
+    slack = found.total.value - found.surprise.value.value
+    error = 2 * float(np.hypot(found.total.monte_carlo, found.surprise.value.monte_carlo))
+    checked = [
+        Claim(
+            "F less the exact −ln p(x) of the linear model, high end of the interval",
+            linear,
+            high=0.0,
+            unit="nats per image",
+        ),
+        Claim(
+            "labels right, more than by the nearest mean image, low end of the interval",
+            better.value - 2 * better.error,
+            0.0,
+            unit="points of %",
+        ),
+    ]
+    if not found.refined:  # elsewhere they are of different images
+        checked.append(
+            Claim("F less −ln p(x), which it bounds", slack, -error, unit="nats per image, by sampling")
+        )
+    for filled in found.filled:
+        checked.append(
+            Claim(
+                f"squared error less that of the linear model, {filled.name} hidden, high end",
+                filled.difference.value + 2 * filled.difference.error,
+                high=0.0,
+            )
+        )
+    # Chance is 0.5; a blend of two digits may look like a third.
+    least = {"blend of two": 0.6}
+    for name, area in found.auroc.items():
+        checked.append(
+            Claim(f"area under the curve of F, digits against {name}", area, least.get(name, 0.9))
+        )
+    return checked
 
 
 def compose(

@@ -1,4 +1,15 @@
-"""A song is heard: the percept goes on where the song is omitted, and dies where silence is heard."""
+"""A song is heard: the percept goes on where the song is omitted, and dies where silence is heard.
+
+Two levels: a slow attractor sets the Rayleigh number v of a quick one, whose states are loudness and
+pitch. What descends from above is a prediction, v = x₃⁽²⁾ + z⁽²⁾; cutting these backward connections
+means that nothing is expected of v, a precision of z⁽²⁾ of 0.1 instead of e⁸. Expected: where the song is
+omitted, accuracy drops out and the percept goes on with what would have come, ever less sure; where
+silence is heard, errors burst and the percept dies; with the backward connections cut F of the same song
+is higher. What would have refuted it: a percept that stops with the sound, or that goes on through
+silence, or a listener without backward connections to whom the song is no more surprising.
+
+**Source:** Kiebel, Daunizeau and Friston 2008; Friston and Kiebel 2009, "Attractors in song".
+"""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -9,6 +20,7 @@ import numpy as np
 import vfe
 from vfe.dynamics import Simulated, birdsong, simulate
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, style
 
@@ -33,9 +45,10 @@ class Settings:
     seconds: float = _about("length of the song", 3.75)
     precision: float = _about("of the sound: 1 / variance of its noise", 2.7)
     motion: float = _about("of the motion: 1 / variance of its noise, per second squared", 1.0)
+    cut_link: float = _about("of what descends from above, where backward connections are cut", 0.1)
 
     def __post_init__(self) -> None:
-        for name in ("precision", "motion"):
+        for name in ("precision", "motion", "cut_link"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
         if not 0.5 <= self.seconds <= 60:
@@ -73,9 +86,13 @@ class Listened(NamedTuple):
         return self.states[:, 1:3]
 
 
-def singer(settings: Settings) -> vfe.DynamicModel:
-    """The model of both the singer and the listener."""
+LINK = np.e**8  # the precision of what descends from above
+
+
+def singer(settings: Settings, link: float = LINK) -> vfe.DynamicModel:
+    """The model of both the singer and the listener; `link`: the precision of what descends from above."""
     return birdsong(
+        cause_precision=link,
         observation_precision=settings.precision,
         state_precision=(settings.motion, settings.motion),
         dt=1 / RATE,
@@ -101,6 +118,73 @@ def listen(
         if progress is not None:
             progress.step(1, F=float(found[name].surprise.sum()))
     return song, found
+
+
+def listen_without_backward_connections(
+    settings: Settings, found: dict[str, Listened], link: float | None = None
+) -> dict[str, Listened]:
+    """The same song, whole and omitted, heard by a listener whose lower level expects nothing from above.
+
+    **Example:** `listen_without_backward_connections(settings, listen(settings, 0)[1])["intact"].surprise`.
+    """
+    model = singer(settings, settings.cut_link if link is None else link)
+    sounds = {name: found[name].sound for name in ("intact", "omitted")}
+    return {name: _listened(settings, vfe.filter(model, sound), sound) for name, sound in sounds.items()}
+
+
+def off_the_song(settings: Settings, song: Simulated, listened: Listened, where: slice) -> float:
+    """Root mean squared distance of the percept from what is sung, in the samples of `where`.
+
+    **Example:** `off_the_song(settings, song, found["omitted"], slice(settings.cut, None))`.
+    """
+    away = listened.percept - np.asarray(song.states)[:, 1:3]
+    return float(np.sqrt((away[where] ** 2).sum(-1).mean()))
+
+
+def claims(
+    settings: Settings, song: Simulated, found: dict[str, Listened], lesioned: dict[str, Listened]
+) -> list[Claim]:
+    """What would have refuted it: see the head of this module.
+
+    **Example:** `claims(settings, song, found, listen_without_backward_connections(settings, found))`.
+    """
+    cut = settings.cut
+    sd, silence = found["omitted"].sd[:, 2], found["silence"]
+    # The first sixth of a second is left out: what was heard before it still sounds on.
+    loud = {name: np.abs(each.percept[cut + 16 :, 0]).mean() for name, each in found.items()}
+    calm = found["intact"].total_error[cut // 2 : cut].max()
+    free = lesioned["intact"].surprise.sum() - found["intact"].surprise.sum()
+    return [
+        # A chirp takes a quarter of a second: this is one that nobody sang.
+        Claim(
+            "the omitted song is followed for",
+            followed_for(settings, song, found["omitted"]),
+            0.25,
+            unit="s",
+        ),
+        Claim(
+            "sd of pitch in the omission, mean over that before",
+            float(sd[cut + 16 :].mean() / sd[cut // 2 : cut].mean()),
+            1.5,
+        ),
+        Claim(
+            "errors at silence, their largest over the largest before",
+            float(silence.total_error[cut:].max() / calm),
+            3.0,
+        ),
+        Claim(
+            "loudness heard in the omission, over that of the song",
+            float(loud["omitted"] / loud["intact"]),
+            0.5,
+        ),
+        Claim(
+            "loudness heard in silence, over that of the song",
+            float(loud["silence"] / loud["intact"]),
+            high=0.1,
+        ),
+        # Three nats are odds of twenty to one.
+        Claim("backward connections cut: F of the whole song rises by", float(free), 3.0, unit="nats"),
+    ]
 
 
 def _listened(settings: Settings, heard: Any, sound: np.ndarray) -> Listened:
@@ -136,21 +220,24 @@ def run(
 
     **Example:** `vfe run birdsong`.
     """
-    progress.start("listening", len(HEARD))
+    progress.start("listening", len(HEARD) + 1)
     song, found = listen(settings, seed, progress)
+    lesioned = listen_without_backward_connections(settings, found)
+    progress.step(1, F=float(lesioned["intact"].surprise.sum()))
     progress.done()
     figures = {
         "sonograms": _sonograms(settings, song, found),
         "percepts": _percepts(settings, song, found),
         "errors": _errors(settings, found),
     }
-    numbers = _numbers(settings, song, found)
+    numbers = [*_numbers(settings, song, found), *_lesion(settings, song, found, lesioned)]
     return JobResult(
         model={name: listened.states for name, listened in found.items()},
-        dataset=_dataset(settings, song, found),
+        dataset=_dataset(settings, song, found, lesioned),
         figures=figures,
-        report=_report(settings, found, figures, numbers),
+        report=_report(settings, found, lesioned, figures, numbers),
         headline=numbers,
+        claims=claims(settings, song, found, lesioned),
     )
 
 
@@ -169,10 +256,28 @@ def _numbers(settings: Settings, song: Simulated, found: dict[str, Listened]) ->
     ]
 
 
-def _dataset(settings: Settings, song: Simulated, found: dict[str, Listened]) -> Any:
+def _lesion(
+    settings: Settings, song: Simulated, found: dict[str, Listened], lesioned: dict[str, Listened]
+) -> list[tuple[str, str]]:
+    free = [each["intact"].surprise.sum() for each in (lesioned, found)]
+    after = slice(settings.cut, settings.cut + 32)
+    gap = [off_the_song(settings, song, each["omitted"], after) for each in (lesioned, found)]
+    return [
+        ("F of the whole song, backward connections cut", f"{free[0]:.1f} nats; with them {free[1]:.1f}"),
+        (
+            "percept off the omitted song for half a second",
+            f"{gap[0]:.2f} when cut; with them {gap[1]:.2f}",
+        ),
+    ]
+
+
+def _dataset(
+    settings: Settings, song: Simulated, found: dict[str, Listened], lesioned: dict[str, Listened]
+) -> Any:
     import xarray as xr
 
     axes = ("heard", "time")
+    without = list(lesioned.values())
     several = list(found.values())
     errors = [[f.errors[name] for name in ERRORS] for f in several]
     return xr.Dataset(
@@ -183,10 +288,17 @@ def _dataset(settings: Settings, song: Simulated, found: dict[str, Listened]) ->
             "states": ((*axes, "state"), np.stack([f.states for f in several])),
             "states_sd": ((*axes, "state"), np.stack([f.sd for f in several])),
             "free_energy": (axes, np.stack([f.surprise for f in several]), {"units": "nats"}),
+            "lesioned_states": (("lesioned", "time", "state"), np.stack([f.states for f in without])),
+            "lesioned_free_energy": (
+                ("lesioned", "time"),
+                np.stack([f.surprise for f in without]),
+                {"units": "nats"},
+            ),
             "weighted_errors": (("heard", "level", "time"), np.array(errors), {"units": "nats"}),
         },
         coords={
             "heard": list(found),
+            "lesioned": list(lesioned),
             "time": ("time", np.arange(settings.samples) / RATE, {"units": "s"}),
             "channel": ["loudness", "pitch"],
             "level": list(ERRORS),
@@ -288,7 +400,11 @@ def _errors(settings: Settings, found: dict[str, Listened]) -> Any:
 
 
 def _report(
-    settings: Settings, found: dict[str, Listened], figures: dict[str, Any], numbers: list[tuple[str, str]]
+    settings: Settings,
+    found: dict[str, Listened],
+    lesioned: dict[str, Listened],
+    figures: dict[str, Any],
+    numbers: list[tuple[str, str]],
 ) -> Report:
     cut = settings.cut
     spans = {
@@ -297,7 +413,8 @@ def _report(
         "then": slice(cut + 16, None),
     }
     rows = []
-    for name, listened in found.items():
+    without = {f"{name}, backward connections cut": listened for name, listened in lesioned.items()}
+    for name, listened in {**found, **without}.items():
         for span, where in spans.items():
             several = [*(listened.errors[level] for level in ERRORS), listened.surprise]
             rows.append([f"{name}, {span}", *(f"{values[where].mean():.2f}" for values in several)])
@@ -331,7 +448,10 @@ def _report(
                 "Errors by level and F by time",
                 "½ εᵀΠε of the errors in predicting the next sample, and of the noise in the motion of "
                 "each level that the belief needs to explain what is heard. F of a sample is about "
-                "−ln p(y_t | past); where nothing is heard there is nothing to be surprised by.",
+                "−ln p(y_t | past); where nothing is heard there is nothing to be surprised by.\n\n"
+                "Where backward connections are cut (nothing is expected from above), weighted errors are "
+                "smaller, not larger: what is less precisely predicted is less of an error. F, which "
+                "counts precision too, is higher.",
                 [
                     picture(
                         figures["errors"],

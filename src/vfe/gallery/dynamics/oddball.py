@@ -1,4 +1,14 @@
-"""Repetition suppression and the response to a deviant: a chirp is heard again and again, and learned."""
+"""Repetition suppression and the response to a deviant: a chirp is heard again and again, and learned.
+
+What one presentation taught is expected of the next: its posterior over frequency and gain is the next
+prior. Precision-weighted prediction errors ½ ε̃ᵀ Π̃ ε̃ of sound, motion and cause are what the standard
+model of evoked responses takes for their size. Expected: they fall from the first standard to the last,
+rise at a deviant, and are small again at the standard after it; F rises at the deviant too. What would
+have refuted it: errors that fall without learning (in any order of presentations), or that rise where the
+deviant is one more standard.
+
+**Source:** Friston 2005, "A theory of cortical responses".
+"""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -10,7 +20,9 @@ from jaxtyping import Array
 
 import vfe
 from vfe.dynamics import Reference, posterior_as_prior, simulate
+from vfe.gallery.discrete.page import mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, RED, style
 
@@ -179,7 +191,36 @@ def run(
         figures=figures,
         report=_report(settings, heard, figures, numbers),
         headline=numbers,
+        claims=claims(settings, heard),
     )
+
+
+def claims(settings: Settings, heard: Heard) -> list[Claim]:
+    """What would have refuted it: intervals, over listeners, that reach zero.
+
+    **Example:** `claims(settings, listen(settings, 0))[0].holds`.
+    """
+    odd, total = settings.standards, heard.total_error
+    away = np.abs(heard.believed[:, odd - 1, 0] - settings.standard)
+    nearer = abs(settings.expected - settings.standard) - away
+    differences = {
+        "weighted errors, first standard less the last": (total[:, 0] - total[:, odd - 1], "nats"),
+        "weighted errors, deviant less the standard before": (total[:, odd] - total[:, odd - 1], "nats"),
+        "F, deviant less the standard before": (
+            heard.free_energy[:, odd] - heard.free_energy[:, odd - 1],
+            "nats",
+        ),
+        "frequency believed, how much nearer to the standard than expected at first": (nearer, "Hz"),
+    }
+    if settings.after:
+        differences["weighted errors, deviant less the standard after"] = (
+            total[:, odd] - total[:, odd + 1],
+            "nats",
+        )
+    return [
+        Claim(f"{statement}: low end of the interval", float(mean_of(values).low), 0.0, unit=unit)
+        for statement, (values, unit) in differences.items()
+    ]
 
 
 def _mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

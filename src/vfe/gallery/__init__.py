@@ -106,7 +106,7 @@ JOBS: dict[str, Job] = {
         name="renormalisation",
         summary="Spins and levels are integrated out: couplings change, the free energy does not.",
         module="vfe.gallery.physics.renormalisation",
-        seconds=20,
+        seconds=15,
     ),
     "readings": Job(
         name="readings",

@@ -19,6 +19,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -90,8 +91,8 @@ class Grey(NamedTuple):
 
 class Measured(NamedTuple):
     """A model that was learned: `history` of F by epoch (nats per image); of held-out images F, −ln p(x)
-    and its standard error, (images,); what iteration takes off F, `gained`; the seconds of learning,
-    of the clock and of the processors together."""
+    and its standard error, (images,); what iteration takes off F, `gained`; the processor seconds
+    of learning."""
 
     model: vfe.Model
     family: Any
@@ -101,7 +102,6 @@ class Measured(NamedTuple):
     surprise_error: np.ndarray
     bounds: dict[int, float]
     gained: np.ndarray
-    seconds: float
     processor_seconds: float
 
 
@@ -177,22 +177,23 @@ def binary(key: Any, observed: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 class Course(NamedTuple):
-    """What learning ends with: F by epoch, and the seconds of the clock and of the processors together."""
+    """What learning ends with: F by epoch, and the seconds of all processors together."""
 
     model: vfe.Model
     family: Any
     history: list[float]
-    seconds: float
     processor_seconds: float
 
 
 class Stage(NamedTuple):
-    """A part of learning: epochs, the rates it goes from and to, and whether beliefs are refined."""
+    """A part of learning: epochs, the rates it goes from and to, whether beliefs are refined, and how many
+    processor seconds an epoch takes as far as is known."""
 
     epochs: int
     first: float
     last: float
     refined: bool
+    seconds: float = 0.0
 
 
 def learn(
@@ -202,11 +203,16 @@ def learn(
     stages: list[Stage],
     key: Any,
     told: Callable[[float], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> "Course":
-    """Learn through these stages. **Example:** see `measured`."""
+    """Learn through these stages, each with a checkpoint folder of its own below `checkpoint`.
+
+    **Example:** see `measured`.
+    """
     model, family = built
     history: list[float] = []
-    clock, processor = 0.0, 0.0
+    processor = 0.0
     per_epoch = -(-len(grey.train) // settings.batch_size)
     for number, stage in enumerate(stages):
         if not stage.epochs:
@@ -224,10 +230,10 @@ def learn(
         elif settings.bound > 1:
             options = {"objective": vfe.ImportanceWeighted(settings.bound)}
 
-        ticks: list[tuple[float, float]] = []
+        ticks: list[float] = []
 
         def shown(epoch: int, numbers: dict[str, Any], model: vfe.Model, ticks: Any = ticks) -> None:
-            ticks.append((time.perf_counter(), time.process_time()))
+            ticks.append(time.process_time())
             if told is not None:
                 told(numbers["total"])
 
@@ -242,20 +248,17 @@ def learn(
             optimiser=optax.adam(schedule),
             key=jax.random.fold_in(key, number),
             callback=shown,
+            checkpoint=None if checkpoint is None else checkpoint / str(number),
+            checkpoint_every=max(1, stage.epochs // 10),
+            resume=resume,
             **options,
         )
         model, family = learned.model, learned.family
         history += [float(f) for f in learned.history["total"]]
-        spent = stage.epochs * _per_epoch(ticks)
-        clock, processor = clock + spent[0], processor + spent[1]
-    return Course(model, family, history, clock, processor)
-
-
-def _per_epoch(ticks: list[tuple[float, float]]) -> np.ndarray:
-    """Seconds of an epoch, of the clock and of the processors: from the end of the first one on, which had
-    to be compiled; zero where there was one only."""
-    times = np.asarray(ticks)
-    return (times[-1] - times[0]) / max(len(times) - 1, 1)
+        # The first epoch had to be compiled; where a checkpoint left no more than one to do, what is known.
+        each = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else stage.seconds
+        processor += stage.epochs * each
+    return Course(model, family, history, processor)
 
 
 def seconds_per_epoch(settings: Settings, grey: Grey, built: Any, refined: bool, key: Any) -> float:
@@ -278,17 +281,27 @@ def hierarchy_stages(settings: Settings, plain: float, proposed: float, refined:
     whole = settings.epochs * plain
     second = 0 if settings.lesion else int(settings.refined * whole / refined)
     first = max(1, int((whole - second * refined) / proposed))
-    return [Stage(first, RATE, 0.2 * RATE, False), Stage(second, 0.2 * RATE, 0.005 * RATE, True)]
+    return [
+        Stage(first, RATE, 0.2 * RATE, False, proposed),
+        Stage(second, 0.2 * RATE, 0.005 * RATE, True, refined),
+    ]
 
 
 def measured(
-    settings: Settings, grey: Grey, built: Any, stages: list[Stage], key: Any, told: Any = None
+    settings: Settings,
+    grey: Grey,
+    built: Any,
+    stages: list[Stage],
+    key: Any,
+    told: Any = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Measured:
     """Learn, then ask about held-out images.
 
     **Example:** `measured(settings, grey, one_level(settings, grey, key), stages, key).surprise.mean()`.
     """
-    model, family, history, clock, processor = learn(settings, grey, built, stages, key, told)
+    model, family, history, processor = learn(settings, grey, built, stages, key, told, checkpoint, resume)
     data = {"x": grey.held_out}
     F = vfe.free_energy(model, family, data, expectation=vfe.MonteCarlo(64), chunk=500)
 
@@ -318,7 +331,6 @@ def measured(
             settings.importance_samples: -float(np.mean(estimate.value)),
         },
         gained_by_iteration(settings, model, family, grey.held_out[:REFINED]),
-        clock,
         processor,
     )
 
@@ -361,20 +373,34 @@ def run(
     grey = grey_images(images, chosen.images)
     keys = jax.random.split(jax.random.key(seed), 4)
     plain, deep = one_level(chosen, grey, keys[0]), two_levels(chosen, grey, keys[1])
-    progress.start("timing an epoch", 3)
-    times = []
-    for built, refined in ((plain, False), (deep, False), (deep, True)):
-        times.append(seconds_per_epoch(chosen, grey, built, refined, keys[2]))
-        progress.step()
-    progress.done()
+    before = folder.load({"seconds": np.zeros(3)}) if resume else None
+    if before is None:
+        progress.start("timing an epoch", 3)
+        times = []
+        for built, refined in ((plain, False), (deep, False), (deep, True)):
+            times.append(seconds_per_epoch(chosen, grey, built, refined, keys[2]))
+            progress.step()
+        progress.done()
+        folder.save(0, {"seconds": np.asarray(times)})
+    else:
+        times = [float(t) for t in before[1]["seconds"]]
     assert chosen.epochs is not None
     found = {}
     stages = {
-        "one level": [Stage(chosen.epochs, RATE, 0.005 * RATE, False)],
+        "one level": [Stage(chosen.epochs, RATE, 0.005 * RATE, False, times[0])],
         "hierarchy, iterated": hierarchy_stages(chosen, *times),
     }
     for name, built in (("one level", plain), ("hierarchy, iterated", deep)):
         progress.start(name, sum(s.epochs for s in stages[name]))
-        found[name] = measured(chosen, grey, built, stages[name], keys[3], lambda f: progress.step(F=f))
+        found[name] = measured(
+            chosen,
+            grey,
+            built,
+            stages[name],
+            keys[3],
+            lambda f: progress.step(F=f),
+            folder.path / name.replace(", ", "-").replace(" ", "-"),
+            resume,
+        )
         progress.done()
     return write_up(chosen, grey, found, stages, images)

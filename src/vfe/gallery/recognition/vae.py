@@ -33,6 +33,7 @@ from vfe.gallery.digits.data import Images, embedded, from_arrays
 from vfe.gallery.job import JobResult, Progress, Workspace
 
 RATE = 2e-3
+REFINEMENT = 0.01
 REFINED = 100
 
 
@@ -49,9 +50,10 @@ class Settings:
     width: int | None = _about("of both tanh layers of encoder and decoder (64 or 200)", None)
     epochs: int | None = _about("of the model of one level (200 or 30)", None)
     refined: float = _about("share of the hierarchy's time in which beliefs are refined", 0.1)
-    refinements: int = _about("steps of each refinement", 2)
+    refinements: int = _about("steps of each refinement", 3)
     batch_size: int = _about("images per step", 100)
     draws: int = _about("from every belief at a step, one antithetic pair or more", 2)
+    refined_draws: int = _about("from beliefs that are refined", 8)
     bound: int = _about("K of an importance-weighted bound to descend instead of F (1: F)", 1)
     importance_samples: int = _about("for −ln p(x) of held-out images", 1000)
     images: int = _about("held-out images", 450)
@@ -106,13 +108,16 @@ class Measured(NamedTuple):
 
 
 def grey_images(images: Images, count: int) -> Grey:
-    """Held-out images are made binary once, every pixel on with its grey value's probability (seed 0).
+    """Held-out images, `count` at random, are made binary once, every pixel on with its grey value's
+    probability (seed 0).
 
     **Example:** `grey_images(embedded(), 450).train.max()` is 1.
     """
-    train, test = (np.floor(x * images.levels) for x in (images.x_train, images.x_test[:count]))
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.permutation(len(images.x_test))[:count])
+    train, test = (np.floor(x * images.levels) for x in (images.x_train, images.x_test[chosen]))
     most = max(train.max(), 1.0)
-    drawn = np.random.default_rng(0).random(test.shape) < np.minimum(test / most, 1)
+    drawn = rng.random(test.shape) < np.minimum(test / most, 1)
     return Grey((train / most).astype(np.float32), drawn.astype(int), images.side, images.name)
 
 
@@ -135,7 +140,8 @@ def two_levels(settings: Settings, grey: Grey, key: Any) -> tuple[vfe.Model, vfe
 
     **Example:** `two_levels(Settings().resolved(True), grey, key)[0].order`.
     """
-    assert settings.latents is not None and settings.above is not None
+    assert settings.latents is not None
+    assert settings.above is not None
     mean_key, scale_key, key = jax.random.split(key, 3)
     sizes = (settings.above, settings.latents, 2 * settings.latents)
     mean = vfe.MLP(*sizes, 2, key=mean_key)
@@ -157,7 +163,8 @@ def decoder(settings: Settings, grey: Grey, key: Any) -> vfe.MLP:
 
     **Example:** `decoder(settings, grey, key)`.
     """
-    assert settings.latents is not None and settings.width is not None
+    assert settings.latents is not None
+    assert settings.width is not None
     made = vfe.MLP(settings.latents, grey.train.shape[1], settings.width, 2, key=key)
     share = np.clip(grey.train.mean(0), 1e-3, 1 - 1e-3)
     return eqx.tree_at(lambda m: m.biases[-1], made, jnp.asarray(np.log(share / (1 - share)), float))
@@ -224,7 +231,8 @@ def learn(
         if stage.refined:
             options = {
                 "objective": vfe.Refined(),
-                "solver": vfe.Descent(optax.adam(0.05)),
+                # A few draws are soon fitted in place of the posterior: small steps, and more draws.
+                "solver": vfe.Descent(optax.adam(REFINEMENT)),
                 "perception_steps": settings.refinements,
             }
         elif settings.bound > 1:
@@ -244,7 +252,7 @@ def learn(
             batch_size=settings.batch_size,
             belief=family,
             augment=binary,
-            expectation=vfe.MonteCarlo(settings.draws),
+            expectation=vfe.MonteCarlo(settings.refined_draws if stage.refined else settings.draws),
             optimiser=optax.adam(schedule),
             key=jax.random.fold_in(key, number),
             callback=shown,

@@ -135,7 +135,7 @@ class ImportanceSampling(AbstractEvidenceMethod):
 
     def _drawn(self, conditioned: Conditioned, belief: AbstractDrawn, key: PRNGKeyArray) -> Pair:
         """From the belief itself, each component of a mixture with its own draws and weight."""
-        draws = belief.draws(key, self.samples)
+        draws = belief.proposals(key, self.samples)
         energy, shape = _summed(conditioned), draws.coordinates.shape[:-1]
         flat = draws.coordinates.reshape(-1, draws.coordinates.shape[-1])
         energies = jax.lax.map(energy, flat, batch_size=min(len(flat), PARTICLES_AT_ONCE)).reshape(shape)

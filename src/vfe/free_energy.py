@@ -461,7 +461,7 @@ def draws_of(belief: Any, key: PRNGKeyArray, samples: int) -> Draws:
     **Raises:** `TypeError` for other beliefs.
     """
     if isinstance(belief, AbstractDrawn):
-        return belief.draws(key, samples)
+        return belief.proposals(key, samples)
     if not isinstance(belief, AbstractGaussian):
         raise TypeError(
             f"got a {type(belief).__name__}, which has no density over continuous nodes; wanted a Gaussian "

@@ -139,6 +139,12 @@ class ConjugateBelief(AbstractDrawn):
         logs = {n: log[:, None, None] for n, log in each.items()}
         return Draws(u[:, None, None, :], weights, logs, basis)
 
+    def proposals(self, key: PRNGKeyArray, samples: int) -> Draws:
+        """Independent draws of equal weight."""
+        u = self._drawn(key, (samples,))
+        logs = {n: log[:, None, None] for n, log in jax.vmap(self._by_node)(u).items()}
+        return Draws(u[:, None, None, :], jnp.full(samples, 1.0 / samples), logs)
+
     def regression(self, u: Float[Array, "s n"]) -> tuple[Array, Array, Array]:
         """Q and R of the statistics about their means (in a scale of their own) after a column of ones, and
         the weights w of draws with Σ w f = ⟨f⟩ for all f linear in T."""

@@ -69,6 +69,11 @@ class AbstractDrawn(AbstractBelief):
     def draws(self, key: PRNGKeyArray, samples: int) -> Draws:
         """About so many draws, of one belief without leading axes."""
 
+    def proposals(self, key: PRNGKeyArray, samples: int) -> Draws:
+        """Draws whose weights do not depend on where they fell: for importance sampling, which is then
+        unbiased."""
+        return self.draws(key, samples)
+
     @abc.abstractmethod
     def coordinates_density(self, u: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """ln q at unconstrained coordinates, with the leading axes of belief and coordinates together."""

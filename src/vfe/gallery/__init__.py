@@ -156,6 +156,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.foundations.explaining_away",
         seconds=15,
     ),
+    "bistable": Job(
+        name="bistable",
+        summary="Two percepts explain one stimulus: noise alternates between them, as the posterior says.",
+        module="vfe.gallery.foundations.bistable",
+        seconds=25,
+    ),
     "selection": Job(
         name="selection",
         summary="Agents in a changing world: who is fitter has lower F, and selection lowers F unseen.",

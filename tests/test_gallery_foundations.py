@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+import vfe
 from vfe.gallery import JOBS
 from vfe.gallery.foundations import (
     empirical_bayes,
@@ -271,6 +272,22 @@ def test_units_that_do_not_hear_of_errors_from_below_fail(network):
     # A lesion that cuts nothing costs nothing.
     whole = found._replace(lesioned=found.intact, energy=(found.energy[0], found.energy[0]))
     assert len(failing(predictive_coding_page.claims(whole))) == 1
+    # Beliefs that take single units for independent come to rest elsewhere: with 8 ½ ln variances by hand.
+    with jax.enable_x64(True):
+        units = predictive_coding.mean_field_flow(w, found.x[:4], vfe.DiagonalGaussian)
+        off = np.asarray(units.free_energy.total)
+    gap = found.gap + off - found.flow[:, -1]
+    wrong = failing(
+        predictive_coding_page.claims(found._replace(flow=np.asarray(units.trace), flow_gap=gap))
+    )
+    assert wrong == ["where it comes to rest, its gap to surprise and the closed form differ by"]
+    lower = w.lower[found.seen[0]] / predictive_coding.NOISE[2]
+    upper = np.hstack([-w.upper, np.eye(6)]) / predictive_coding.NOISE[1]
+    precision = upper.T @ upper
+    precision[:2, :2] += np.eye(2)
+    precision[2:, 2:] += lower.T @ lower
+    by_hand = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+    np.testing.assert_allclose(gap, by_hand, atol=1e-7)
 
 
 @pytest.fixture(scope="module")

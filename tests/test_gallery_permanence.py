@@ -182,6 +182,19 @@ def test_who_expects_to_starve_does():
     assert not any(holds[k] for k in (0, 4, 7))
 
 
+def test_free_energy_of_densities_moves_with_their_units(housed):
+    units = homeostasis.in_other_units(housed, 100.0)
+    assert all(claim.holds for claim in homeostasis_page.claims_of_units(units))
+    # By hand: readings are N(mean, 1 + 0.3²) one by one.
+    felt = housed.energy[0, 0] + 0.3 * np.random.default_rng(0).normal(size=ROOMS.steps)
+    for k, mean in enumerate((felt.mean(), felt.mean() / 2)):
+        by_hand = 0.5 * ((felt - mean) ** 2 / 1.09 + np.log(2 * np.pi * 1.09)).sum()
+        assert units.before[k] == pytest.approx(by_hand, rel=1e-9)
+    # Models that are not told of other units.
+    told = homeostasis.in_other_units(housed, 100.0, convert=False)
+    assert not homeostasis_page.claims_of_units(told)[0].holds
+
+
 def test_surprise_of_a_life_by_hand(housed):
     """Sight: the place is known from what was done, so ln of the scenes or nothing; energy: its own law."""
     tires, feeds, top = ROOMS.tires, ROOMS.feeds, ROOMS.levels

@@ -77,6 +77,12 @@ JOBS: dict[str, Job] = {
         module="vfe.gallery.recognition.gaps",
         seconds=90,
     ),
+    "receptive-fields": Job(
+        name="receptive-fields",
+        summary="Learned from photographs: a bar that goes on into the surround is not reported twice.",
+        module="vfe.gallery.recognition.receptive_fields",
+        seconds=60,
+    ),
     "vae": Job(
         name="vae",
         summary="Images learned in one pass and by an iterated hierarchy: −ln p(x) at equal time.",

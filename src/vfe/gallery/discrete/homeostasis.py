@@ -11,11 +11,14 @@ laws of their world exactly, and look a few steps ahead. They differ only in wha
 Expected: the first leaves the dark room and lives; the others stay and starve, with F = −ln p(o_1 … o_T)
 of their own lives far below that of the living. So low F of what one senses is no sign of a good life by
 itself: the same life also costs less F if it is lived with closed eyes. On one and the same stream of
-sensations who expects darkness has the higher F, unless it is dark. What tells them apart is one prior for
-all, over what a body should feel: measured by it, who stays has the more surprising life.
+sensations who expects darkness has the higher F, unless it is dark. And F of densities depends on units:
+n readings in units 1/c as large have n ln c more F for the same fit, by which a poor model in large units
+seems better than a good one in small units. So F compares on one stream in one unit. What tells them
+apart is one prior for all, over what a body should feel: measured by it, who stays has the more surprising
+life.
 
 It would have been refuted by an agent with the prior that stays or starves, by one without it that leaves,
-or by a life in the dark with more F than the other.
+by a life in the dark with more F than the other, or by another change of F with units than n ln c.
 """
 
 import dataclasses
@@ -189,6 +192,41 @@ def measure(settings: Settings, seed: int) -> Lives:
         surprise(dark, outcomes.astype(float)),
         -fed(settings)[outcomes[..., 1]],
     )
+
+
+class Units(NamedTuple):
+    """F over all `readings` of energy, nats (2,), under their mean and under half of it, in the first
+    units, `before`, and in units 1/c as large, `after`; `scale`: c."""
+
+    before: np.ndarray
+    after: np.ndarray
+    scale: float
+    readings: int
+
+
+def in_other_units(lives: Lives, scale: float = 1000.0, convert: bool = True) -> Units:
+    """F of what the first of the fed feels, as a meter of noise 0.3 would show it, in two units.
+
+    `convert`: whether models are told of the other one.
+
+    **Example:** `in_other_units(measure(Settings(agents=10), 0)).after`.
+    """
+    felt = lives.energy[0, 0] + 0.3 * np.random.default_rng(0).normal(size=lives.energy.shape[2])
+    expected = felt.mean() * np.array([1.0, 0.5])
+
+    def free(unit: float, shown: float) -> np.ndarray:
+        def one(mean: float) -> float:
+            model = vfe.Model(
+                energy=vfe.gaussian(jnp.array([unit * mean]), scale=unit),
+                meter=vfe.gaussian(vfe.Affine(jnp.eye(1)), scale=0.3 * unit, parents="energy"),
+            )
+            percept = vfe.perceive(model, {"meter": shown * felt[:, None]}, solver=vfe.Exact())
+            return float(percept.free_energy.total.sum())
+
+        return np.array([one(mean) for mean in expected])
+
+    with jax.enable_x64(True):
+        return Units(free(1.0, 1.0), free(scale if convert else 1.0, scale), scale, len(felt))
 
 
 def run(

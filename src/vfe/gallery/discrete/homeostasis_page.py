@@ -4,7 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from vfe.gallery.discrete.homeostasis import CALM, DARKNESS, FED, KINDS, Lives, Settings
+from vfe.gallery.discrete.homeostasis import (
+    CALM,
+    DARKNESS,
+    FED,
+    KINDS,
+    Lives,
+    Settings,
+    Units,
+    in_other_units,
+)
 from vfe.gallery.discrete.page import mean_of, share_of
 from vfe.gallery.job import JobResult
 from vfe.results.claims import Claim
@@ -20,6 +29,7 @@ def write_up(settings: Settings, lives: Lives) -> JobResult:
     **Example:** `write_up(settings, measure(settings, 0))`.
     """
     figures = {"homeostasis": draw(lives)}
+    units = in_other_units(lives)
     headline = []
     for k, name in enumerate(KINDS):
         alive, free = share_of(lives.survives[k]), mean_of(lives.free_energy[k].mean(1))
@@ -29,9 +39,9 @@ def write_up(settings: Settings, lives: Lives) -> JobResult:
         model={"fed": lives.energy[0], "calm": lives.energy[1], "darkness": lives.energy[2]},
         dataset=_dataset(lives),
         figures=figures,
-        report=_report(settings, lives, figures, headline),
+        report=_report(settings, lives, units, figures, headline),
         headline=headline,
-        claims=claims(lives),
+        claims=[*claims(lives), *claims_of_units(units)],
     )
 
 
@@ -75,6 +85,33 @@ def claims(lives: Lives) -> list[Claim]:
             float(lives.apart("against_prior", CALM, FED).low),
             0.0,
             unit=nats,
+        ),
+    ]
+
+
+def claims_of_units(units: Units) -> list[Claim]:
+    """What F of densities does when units change. **Example:** `claims_of_units(in_other_units(lives))`."""
+    shift = units.after - units.before
+    whole, half = 0, 1
+    expected = units.readings * np.log(units.scale)
+    return [
+        Claim(
+            f"units 1/{units.scale:.0f} as large: the change of F and n ln {units.scale:.0f} differ by",
+            float(np.abs(shift - expected).max()),
+            high=1e-8 * expected,
+            unit="nats",
+        ),
+        Claim(
+            "in either units who expects half the energy has the higher F, by",
+            float(min(np.diff(units.before)[0], np.diff(units.after)[0])),
+            0.1 * units.readings,
+            unit="nats",
+        ),
+        Claim(
+            "across units it seems to have the lower F, by",
+            float(units.after[whole] - units.before[half]),
+            0.1 * units.readings,
+            unit="nats",
         ),
     ]
 
@@ -126,7 +163,7 @@ def draw(lives: Lives) -> Any:
 
 
 def _report(
-    settings: Settings, lives: Lives, figures: dict[str, Any], headline: list[tuple[str, str]]
+    settings: Settings, lives: Lives, units: Units, figures: dict[str, Any], headline: list[tuple[str, str]]
 ) -> Report:
     rows = []
     for k, name in enumerate(KINDS):
@@ -164,7 +201,13 @@ def _report(
                 "costs "
                 f"{(lives.all_dark[0] - lives.free_energy[0]).mean():.2f} nats per step. And one prior "
                 f"over what "
-                "a body should feel, the same for all, finds the starved life the more surprising.\n\nWhat "
+                "a body should feel, the same for all, finds the starved life the more surprising.\n\nNor "
+                "do F's in different units compare. A meter shows the first of the fed its energy, "
+                f"{units.readings} times. In units 1/{units.scale:.0f} as large F of the same model "
+                f"and readings is higher by {units.readings} ln {units.scale:.0f} = "
+                f"{units.readings * np.log(units.scale):.1f} nats, from {units.before[0]:.1f} to "
+                f"{units.after[0]:.1f}, so that who expects half the energy, with {units.before[1]:.1f} "
+                "in the larger units, seems the better.\n\nWhat "
                 "would "
                 "have refuted this: an agent with that prior that stays, one without it that leaves, or "
                 "less "

@@ -7,7 +7,8 @@ dμ_i/dt = −Π_i ε_i + (∂g_{i−1}/∂μ_i)ᵀ Π_{i−1} ε_{i−1}
 
 uses what its own level and the one below it send, and nothing else. Expected: this is −∂F/∂μ_i, so that F
 never rises; in a linear network activity comes to rest at the posterior mean. A mean-field belief keeps a
-gap to surprise, ½ (Σ ln |Λ_ii| − ln |Λ|), Λ the posterior precision. Cutting the backward connections to
+gap to surprise, ½ (Σ ln |Λ_ii| − ln |Λ|), Λ the posterior precision; levels taken in turn come to it, and
+so does the flow dλ/dt = −∂F/∂λ of means and spreads at once. Cutting the backward connections to
 the first level leaves the network without context: where half of the senses are occluded it no longer
 fills them in.
 
@@ -77,7 +78,7 @@ class Found(NamedTuple):
     largest update, in a linear and in a saturating network; `x`, `truth` (z1), `seen`; `intact`,
     `lesioned`: activity; `posterior`: mean of z1 and z2; `energy`: E at the last states by the library;
     `trace`: F of mean-field beliefs by step; `gap` and `closed`: F − surprise of them, and the closed
-    form."""
+    form; `flow` and `flow_gap`: the same of means and spreads in continuous time, by interval."""
 
     gradient: tuple[float, float]
     x: np.ndarray
@@ -90,6 +91,8 @@ class Found(NamedTuple):
     trace: np.ndarray
     gap: np.ndarray
     closed: float
+    flow: np.ndarray
+    flow_gap: np.ndarray
 
 
 def weights(saturates: bool = False) -> Weights:
@@ -196,6 +199,17 @@ def against_automatic(network: Weights, x: np.ndarray, seed: int, **cut: Any) ->
     return float(np.abs(both - found).max() / np.abs(both).max())
 
 
+def mean_field_flow(network: Weights, x: np.ndarray, family: Any = vfe.NodeGaussian) -> Any:
+    """dλ/dt = −∂F/∂λ of beliefs that take levels, or what `family` says, for independent; float64.
+
+    **Example:** `mean_field_flow(weights(), x).trace`.
+    """
+    import diffrax
+
+    flow = vfe.GradientFlow(solver=diffrax.Heun())
+    return vfe.perceive(model(network), {"x": x}, belief=family, solver=flow)
+
+
 def find(settings: Settings, seed: int) -> Found:
     """All parts of the experiment. **Example:** `find(Settings(observations=4), 0).closed`."""
     network, random = weights(), np.random.default_rng(seed)
@@ -225,6 +239,7 @@ def find(settings: Settings, seed: int) -> Found:
         blocks = (slice(0, 2), slice(2, 8))
         volumes = sum(np.linalg.slogdet(precision[part, part])[1] for part in blocks)
         closed = 0.5 * (volumes - np.linalg.slogdet(precision)[1])
+        flow = mean_field_flow(network, x[:4])
         gap = np.asarray(percept.free_energy.total) + np.asarray(vfe.exact.log_evidence(under, few))
         return Found(
             (gradients[0], gradients[1]),
@@ -238,6 +253,8 @@ def find(settings: Settings, seed: int) -> Found:
             np.asarray(percept.trace),
             gap,
             float(closed),
+            np.asarray(flow.trace),
+            np.asarray(flow.free_energy.total - percept.free_energy.total) + gap,
         )
 
 

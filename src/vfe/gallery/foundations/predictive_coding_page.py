@@ -61,6 +61,24 @@ def claims(found: Found) -> list[Claim]:
             unit="nats",
         ),
         Claim(
+            "mean-field flow: F rises in an interval by at most",
+            float(np.diff(found.flow, axis=-1).max()),
+            high=1e-10,
+            unit="nats",
+        ),
+        Claim(
+            "it falls altogether by, smallest",
+            float((found.flow[:, 0] - found.flow[:, -1]).min()),
+            0.1,
+            unit="nats",
+        ),
+        Claim(
+            "where it comes to rest, its gap to surprise and the closed form differ by",
+            largest(found.flow_gap - found.closed),
+            high=1e-7,
+            unit="nats",
+        ),
+        Claim(
             "energy that the lesion adds, smallest",
             float((found.energy[1] - found.energy[0]).min()),
             low=0.0,
@@ -110,7 +128,8 @@ def write_up(settings: Settings, found: Found) -> JobResult:
                 f"model; the lesion adds {added.text('.2f')} nats.\n\n"
                 "A belief with a variance for each level, updated level by level, has F above surprise by "
                 f"{found.gap.mean():.4f} nats, which is ½ (Σ ln |Λ_ii| − ln |Λ|) = {found.closed:.4f}: "
-                "what it loses by taking the levels for independent.",
+                "what it loses by taking the levels for independent. Means and spreads that move at once, "
+                "along −dF, come to the same value.",
                 figures["predictive_coding"],
                 "Left: energy over its last value, mean and middle 95 % of the observations. Middle: state "
                 "units of the first level at rest for one observation. Right: squared error, with "

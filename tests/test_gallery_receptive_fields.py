@@ -1,5 +1,7 @@
 """Extra-classical receptive fields: what the experiment claims, how it fails, and responses by hand."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -47,9 +49,8 @@ def test_without_photographs_or_backward_connections_it_fails(found):
 def test_responses_by_hand():
     settings = receptive_fields.Settings(units=3, above=2)
     model = receptive_fields.network(settings, jax.random.key(4))
-    weights = {
-        name: np.asarray(model.nodes[name].mean.weight, float) for name in model.order if name != "z"
-    }
+    nodes: Any = model.nodes
+    weights = {name: np.asarray(nodes[name].mean.weight, float) for name in model.order if name != "z"}
     shown = receptive_fields.bars()
     x = np.concatenate([shown[name] for name in receptive_fields.STIMULI])
     parts = [x[:, :, 6 * k : 6 * k + 6].reshape(len(x), -1) for k in range(3)]

@@ -45,7 +45,7 @@ class Settings:
     units: int = dataclasses.field(default=8, metadata={"help": "state units of every module"})
     above: int = dataclasses.field(default=6, metadata={"help": "state units of the level above"})
     networks: int = dataclasses.field(
-        default=3, metadata={"help": "each from a start and patches of its own"}
+        default=5, metadata={"help": "each from a start and patches of its own"}
     )
 
     def __post_init__(self) -> None:

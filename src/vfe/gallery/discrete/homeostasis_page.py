@@ -108,7 +108,7 @@ def claims_of_units(units: Units) -> list[Claim]:
             unit="nats",
         ),
         Claim(
-            "across units it seems to have the lower F, by",
+            "across units who expects half the energy seems to have the lower F, by",
             float(units.after[whole] - units.before[half]),
             0.1 * units.readings,
             unit="nats",

@@ -12,7 +12,7 @@ from vfe.cli import app
 from vfe.discrete import every_policy, expected_free_energy
 from vfe.gallery import JOBS
 from vfe.gallery.discrete import grid_learning, tmaze, tmaze_page
-from vfe.gallery.discrete.page import NORMAL, mean_of, share_of
+from vfe.gallery.intervals import NORMAL, mean_of, share_of
 from vfe.gallery.job import Workspace
 from vfe.gallery.progress import Silent
 from vfe.results.report import build_report

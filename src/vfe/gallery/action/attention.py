@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vfe
-from vfe.gallery.discrete.page import Interval, mean_of
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture

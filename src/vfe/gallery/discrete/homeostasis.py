@@ -32,7 +32,7 @@ import numpy as np
 import vfe
 from vfe.action.history import History
 from vfe.discrete import POMDP, Agent, Terms
-from vfe.gallery.discrete.page import Interval, mean_of
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
 
 DARK, KITCHEN = 0, 1

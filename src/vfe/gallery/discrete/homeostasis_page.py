@@ -14,7 +14,7 @@ from vfe.gallery.discrete.homeostasis import (
     Units,
     in_other_units,
 )
-from vfe.gallery.discrete.page import mean_of, share_of
+from vfe.gallery.intervals import mean_of, share_of
 from vfe.gallery.job import JobResult
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture

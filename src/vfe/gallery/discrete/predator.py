@@ -31,7 +31,7 @@ import numpy as np
 import vfe
 from vfe.discrete import POMDP, Agent, HiddenMarkov
 from vfe.discrete.worlds import hidden_predator
-from vfe.gallery.discrete.page import Interval, mean_of
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
 
 CLEAR, SEEN = 0, 1

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from vfe.gallery.discrete.page import Interval, mean_of
 from vfe.gallery.discrete.predator import (
     CARRIED,
     FRAMES,
@@ -15,6 +14,7 @@ from vfe.gallery.discrete.predator import (
     Settings,
     decay,
 )
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture

@@ -32,7 +32,7 @@ import numpy as np
 
 import vfe
 from vfe.discrete import POMDP, HiddenMarkov
-from vfe.gallery.discrete.page import Interval, mean_of
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
 
 HAZARDS = (5e-4, 0.6)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from vfe.gallery.discrete.page import Interval
 from vfe.gallery.discrete.selection import LATE, PEAK, Found, Lineage, Settings
+from vfe.gallery.intervals import NORMAL, Interval
 from vfe.gallery.job import JobResult
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
@@ -150,7 +150,7 @@ def draw(settings: Settings, found: Found) -> Any:
         for group, name in enumerate(GROUPS):
             curves = found.changes.excess[:, group]
             mean = curves.mean(0)
-            half = 1.96 * curves.std(0, ddof=1) / np.sqrt(len(curves))
+            half = NORMAL * curves.std(0, ddof=1) / np.sqrt(len(curves))
             axes[1].plot(found.changes.lags, mean, color=COLOURS[group], label=name)
             axes[1].fill_between(
                 found.changes.lags, mean - half, mean + half, color=COLOURS[group], alpha=0.2, linewidth=0

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from vfe.gallery.discrete import tmaze as maze
-from vfe.gallery.discrete.page import Interval, free_energy_section, mean_of, share_of
+from vfe.gallery.discrete.page import free_energy_section
+from vfe.gallery.intervals import Interval, mean_of, share_of
 from vfe.gallery.job import JobResult
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture

@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 import vfe
 from vfe.dynamics import Reference, posterior_as_prior, simulate
-from vfe.gallery.discrete.page import mean_of
+from vfe.gallery.intervals import mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture

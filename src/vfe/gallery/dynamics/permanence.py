@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 import vfe
-from vfe.gallery.discrete.page import mean_of
+from vfe.gallery.intervals import mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture

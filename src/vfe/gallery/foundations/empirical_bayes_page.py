@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from vfe.gallery.foundations.empirical_bayes import PLAYERS, Groups, Settings, average_of
-from vfe.gallery.foundations.page import finish, mean_of, number, refuted, shown
+from vfe.gallery.intervals import mean_of
 from vfe.gallery.job import JobResult
+from vfe.gallery.page import finish, number, refuted, shown
 from vfe.results.claims import Claim
 from vfe.results.report import Table
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, style

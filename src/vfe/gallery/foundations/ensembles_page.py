@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from vfe.gallery.foundations.ensembles import InTime, Linear, Settings, Tables
-from vfe.gallery.foundations.page import finish, largest, mean_of, number, refuted, shown
+from vfe.gallery.intervals import mean_of
 from vfe.gallery.job import JobResult
+from vfe.gallery.page import finish, largest, number, refuted, shown
 from vfe.results.claims import Claim
 from vfe.results.report import Table
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, style

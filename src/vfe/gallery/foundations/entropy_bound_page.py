@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from vfe.gallery.foundations.entropy_bound import Found, Settings
-from vfe.gallery.foundations.page import Interval, finish, mean_of, refuted, shown
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult
+from vfe.gallery.page import finish, refuted, shown
 from vfe.results.claims import Claim
 from vfe.results.report import Table
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, style

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from vfe.gallery.foundations.limits import Found, Settings
-from vfe.gallery.foundations.page import finish, largest, number, refuted, shown
 from vfe.gallery.job import JobResult
+from vfe.gallery.page import finish, largest, number, refuted, shown
 from vfe.results.claims import Claim
 from vfe.results.report import Table
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, RED, style

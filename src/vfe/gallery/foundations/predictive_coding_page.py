@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from vfe.gallery.foundations.page import Interval, finish, largest, mean_of, refuted, shown
 from vfe.gallery.foundations.predictive_coding import Activity, Found, Settings
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult
+from vfe.gallery.page import finish, largest, refuted, shown
 from vfe.results.claims import Claim
 from vfe.results.report import Table
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, style

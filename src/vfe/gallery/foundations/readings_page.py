@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from vfe.gallery.foundations.page import finish, largest, number, refuted, shown
 from vfe.gallery.foundations.readings import Found
 from vfe.gallery.job import JobResult
+from vfe.gallery.page import finish, largest, number, refuted, shown
 from vfe.results.claims import Claim
 from vfe.results.report import Table
 from vfe.results.style import BLUE, GREEN, ORANGE, PALE, RED, SKY, style

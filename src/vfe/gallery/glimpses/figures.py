@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from vfe.gallery.digits.data import Images
-from vfe.gallery.discrete.page import Interval, mean_of
 from vfe.gallery.glimpses.job import AVOIDS, BORROWED, CENTRE, CHOSEN, RANDOM, ROWS, SEEKS, Glimpsed, Scan
 from vfe.gallery.glimpses.model import patches
 from vfe.gallery.glimpses.settings import Chosen
+from vfe.gallery.intervals import Interval, mean_of
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, PURPLE, RED, SKY, style
 
 COLOURS = {

@@ -6,10 +6,10 @@ import numpy as np
 
 import vfe
 from vfe.gallery.digits.data import Images
-from vfe.gallery.discrete.page import NORMAL, Interval, mean_of, share_of
 from vfe.gallery.glimpses.figures import draw
 from vfe.gallery.glimpses.job import AVOIDS, BORROWED, CENTRE, CHOSEN, RANDOM, ROWS, SEEKS, Glimpsed
 from vfe.gallery.glimpses.settings import Chosen
+from vfe.gallery.intervals import NORMAL, Interval, mean_of, share_of
 from vfe.gallery.job import JobResult
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from vfe.gallery.foundations.page import finish, largest, refuted, shown
 from vfe.gallery.job import JobResult
+from vfe.gallery.page import finish, largest, refuted, shown
 from vfe.gallery.recognition.receptive_fields import LEARNERS, STIMULI, Found, Settings, bars
 from vfe.results.claims import Claim
 from vfe.results.report import Table

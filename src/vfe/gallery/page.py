@@ -1,11 +1,10 @@
-"""What the pages of these experiments share."""
+"""What pages of experiments share: numbers to read, sections with a figure, the result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vfe.gallery.discrete.page import Interval, mean_of
 from vfe.gallery.job import JobResult
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
@@ -64,6 +63,3 @@ def largest(*differences: Any) -> float:
     **Example:** `largest(np.array([0.1, -0.3]), 0.2)` is 0.3.
     """
     return float(np.max([np.abs(np.asarray(part, float)).max() for part in differences]))
-
-
-__all__ = ["Interval", "finish", "largest", "mean_of", "number", "refuted", "shown"]

@@ -456,12 +456,12 @@ def over_draws(
 
 
 def draws_of(belief: Any, key: PRNGKeyArray, samples: int) -> Draws:
-    """Independent draws of a Gaussian belief, or those of a belief that is known by its draws.
+    """Draws to be weighed: independent ones of a Gaussian belief, or a drawn belief's own.
 
     **Raises:** `TypeError` for other beliefs.
     """
     if isinstance(belief, AbstractDrawn):
-        return belief.draws(key, samples)
+        return belief.draws(key, samples).proposals()
     if not isinstance(belief, AbstractGaussian):
         raise TypeError(
             f"got a {type(belief).__name__}, which has no density over continuous nodes; wanted a Gaussian "

@@ -45,6 +45,18 @@ class Draws(eqx.Module):
             return jnp.full((), jnp.nan)
         return jnp.sqrt(jnp.sum(self.weights**2 * pairs.var(1, ddof=1)) / pairs.shape[1])
 
+    def proposals(self) -> "Draws":
+        """To weigh themselves: draws whose weights come from a regression are of equal weight again.
+
+        Those weights may be negative, and hang on all the draws together.
+        """
+        if self.basis is None:
+            return self
+        shape = (1, 1, len(self.weights))
+        logs = {n: log.reshape(shape) for n, log in self.log_densities.items()}
+        coordinates = self.coordinates.reshape(*shape, -1)
+        return Draws(coordinates, jnp.ones(1, self.weights.dtype), logs)
+
     @property
     def log_density(self) -> Float[Array, "strata two pairs"]:
         """ln q at every draw."""

@@ -57,7 +57,7 @@ def recognition(
         else np.zeros((1, *shape))
         for n, shape in shapes.items()
     }
-    conditioned, _ = condition(model, seen, raw=True)
+    conditioned, _ = condition(model, seen, raw=tuple(seen))
     if not conditioned.hidden:
         raise ValueError(f"recognition: nothing is hidden where {list(names)} are observed.")
     size = sum(int(np.prod(shapes[n.node if isinstance(n, Present) else n])) for n in inputs)

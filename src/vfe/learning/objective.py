@@ -62,10 +62,11 @@ def _checked(beta: Any) -> float:
 class ImportanceWeighted(eqx.Module):
     """−⟨ln (1/K) Σ_k p(x, z_k) / q(z_k)⟩, z_k ~ q: a bound on −ln p(x) that K draws make tighter.
 
-    At K = 1 it is F. It is not F of q itself, but of the better belief that weighing its draws makes;
-    what `vfe.learn` reports is F of q, over the same draws. An estimate of the bound on held-out data:
-    `vfe.log_evidence(model, data, belief=amortised, method=vfe.ImportanceSampling(K,
-    degrees_of_freedom=None))`.
+    At K = 1 it is F, of a Gaussian belief; of a `vfe.Mixture` or `vfe.Flow` draws come in antithetic pairs
+    for every component, at least one, K rounded down to whole ones. It is not F of q itself, but of the
+    better belief that weighing its draws makes; what `vfe.learn` reports is F of q, over the same draws.
+    An estimate of the bound on held-out data: `vfe.log_evidence(model, data, belief=amortised,
+    method=vfe.ImportanceSampling(K, degrees_of_freedom=None))`.
 
     **Arguments:** `samples`: K.
 

@@ -135,7 +135,8 @@ def two_levels(settings: Settings, grey: Grey, key: Any) -> tuple[vfe.Model, vfe
 
     **Example:** `two_levels(Settings().resolved(True), grey, key)[0].order`.
     """
-    assert settings.latents is not None and settings.above is not None
+    assert settings.latents is not None
+    assert settings.above is not None
     mean_key, scale_key, key = jax.random.split(key, 3)
     sizes = (settings.above, settings.latents, 2 * settings.latents)
     mean = vfe.MLP(*sizes, 2, key=mean_key)
@@ -157,7 +158,8 @@ def decoder(settings: Settings, grey: Grey, key: Any) -> vfe.MLP:
 
     **Example:** `decoder(settings, grey, key)`.
     """
-    assert settings.latents is not None and settings.width is not None
+    assert settings.latents is not None
+    assert settings.width is not None
     made = vfe.MLP(settings.latents, grey.train.shape[1], settings.width, 2, key=key)
     share = np.clip(grey.train.mean(0), 1e-3, 1 - 1e-3)
     return eqx.tree_at(lambda m: m.biases[-1], made, jnp.asarray(np.log(share / (1 - share)), float))

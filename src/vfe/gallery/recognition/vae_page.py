@@ -147,7 +147,7 @@ def _imagined(grey: Grey, found: dict[str, Measured]) -> Any:
         for name, result in found.items():
             values = result.model.sample(jax.random.key(1), shape=(columns,))
             above = "z" if "z" in values else "z1"
-            means = jax.vmap(lambda z, m=result.model: m.density("x", {above: z}).mean)(values[above])
+            means = jax.vmap(lambda z, m=result.model, n=above: m.density("x", {n: z}).mean)(values[above])
             rows.append((name.replace(", ", ",\n"), np.asarray(means)))
         for line, (name, pictures) in zip(axes, rows, strict=True):
             for i, (ax, image) in enumerate(zip(line, pictures, strict=True)):

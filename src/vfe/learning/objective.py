@@ -6,7 +6,7 @@ from typing import Any
 
 import equinox as eqx
 
-from vfe.beliefs import Amortised, Enumerated, MeanField
+from vfe.beliefs import Amortised, Enumerated, MeanField, Point
 from vfe.conditioning import Conditioned
 from vfe.learning.trainable import is_amortised
 from vfe.perception.feed_forward import FeedForward
@@ -144,6 +144,10 @@ def check_objective(
             f"learn: vfe.{name} is about observations on their own; leave contrast= and shared latents out."
         )
     inner = family.family if isinstance(family, Amortised) else None
+    if inner is Point:
+        raise ValueError(
+            f"learn: vfe.{name} wants a belief with a density; vfe.Point has none. Take vfe.DiagonalGaussian."
+        )
     if isinstance(objective, ImportanceWeighted) and (
         isinstance(family, Enumerated) or conditioned.discrete or inner is MeanField
     ):

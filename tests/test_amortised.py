@@ -1,4 +1,4 @@
-"""Amortised and ensemble recognition: mixtures, flows, what encoders and models descend."""
+"""Beliefs known by their draws: mixtures and flows against SciPy, quadrature and closed forms."""
 
 import dataclasses
 import warnings
@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-import optax
 import pytest
 from scipy.special import gammaln, logsumexp
 from scipy.stats import multivariate_normal, norm
@@ -17,12 +16,8 @@ import vfe
 from vfe.beliefs.flow import FlowBelief
 from vfe.beliefs.mixture import MixtureBelief
 from vfe.conditioning import condition
-from vfe.free_energy import draws_of, free_energy_of
+from vfe.free_energy import free_energy_of
 from vfe.learning.cross_entropy import cross_entropy
-from vfe.learning.plan import Plan, Strengths
-from vfe.learning.ways import Minibatch
-from vfe.learning.ways.importance_weighted import ImportanceWeightedObservations
-from vfe.perception.perceive import Settings
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -212,8 +207,8 @@ def test_gradients_of_draws_against_quadrature():
 
 def test_perceived_ensembles_on_the_square():
     """A mixture of two finds both causes: −ln p(x) to a hundredth of a nat; a flow is a bound."""
-    assert SURPRISE == pytest.approx(3.593, abs=5e-4)
-    expectation = vfe.MonteCarlo(1024)
+    assert abs(SURPRISE - 3.593) < 5e-4
+    expectation = vfe.MonteCarlo(512)
     found = vfe.perceive(SQUARE, FOUR, belief=vfe.Mixture(2), expectation=expectation)
     assert SURPRISE - 1e-6 < by_quadrature(found.belief) < SURPRISE + 0.01
     assert abs(float(found.free_energy.total) - SURPRISE) < 0.01
@@ -228,26 +223,26 @@ def test_marginals_and_leading_axes():
         flow(PAIR, {"x": np.zeros(1)}, lead=lead),
     ):
         assert made.leading_axes() == lead
-        values = made.sample(jax.random.key(0), (4000,))
-        assert values["a"].shape == (4000, 3, 2)
-        log = log_of(made, jax.tree.map(lambda v: v[:5], values))
-        assert log.shape == (5, 3)
-        assert made.entropies()["a"].shape == lead
+        values = eqx.filter_jit(lambda b: b.sample(jax.random.key(0), (1000,)))(made)
+        assert values["a"].shape == (1000, 3, 2)
+        log = log_of(made, values)
+        assert log.shape == (1000, 3)
+        entropies = eqx.filter_jit(lambda b: b.entropies())(made)
+        assert entropies["a"].shape == lead
         one = jax.tree.map(lambda a: a[1], made)
-        inside = jax.tree.map(lambda v: v[:5, 1], values)
-        np.testing.assert_allclose(log_of(one, inside), log[:, 1], atol=1e-9)
-        np.testing.assert_allclose(one.entropies()["b"], made.entropies()["b"][1], atol=1e-9)
+        np.testing.assert_allclose(
+            log_of(one, {n: v[:, 1] for n, v in values.items()}), log[:, 1], atol=1e-9
+        )
         for name in ("a", "b"):
             drawn, marginal = np.asarray(values[name]), made[name]
-            error = drawn.std(0) * np.sqrt(1 / 4000 + 1 / 4096)
+            error = drawn.std(0) * np.sqrt(1 / 1000 + 1 / 4096)
             assert marginal.mean.shape == drawn.shape[1:]
             assert np.all(np.abs(marginal.mean - drawn.mean(0)) < 4.5 * error)
-            np.testing.assert_allclose(marginal.sd, drawn.std(0), rtol=0.12)
+            np.testing.assert_allclose(marginal.sd, drawn.std(0), rtol=0.2)
             np.testing.assert_allclose(marginal.variance, marginal.sd**2)
-        # Entropies are −⟨ln q⟩ over the belief's own draws.
-        logs = np.asarray(log_of(made, values))
-        total = sum(np.asarray(s) for s in made.entropies().values())
-        assert np.all(np.abs(total + logs.mean(0)) < 5 * logs.std(0) * np.sqrt(1 / 4000 + 1 / 2048))
+        # Entropies are −⟨ln q⟩ over draws.
+        total = sum(np.asarray(s) for s in entropies.values())
+        assert np.all(np.abs(total + log.mean(0)) < 5 * np.std(log, 0) * np.sqrt(1 / 1000 + 1 / 2048))
         with pytest.raises(ValueError, match="the hidden continuous nodes are"):
             made.aligned(layout_of(SQUARE, FOUR))
 
@@ -265,7 +260,7 @@ def test_constrained_supports_and_unbiased_weights(name):
     rough = {
         "mixture": vfe.Mixture(2).from_vector(layout, jnp.array([0.5, -0.5, 0.4, -0.8, 1.2, -0.4])),
         "flow": vfe.Flow(1).from_vector(layout, jnp.array([0.6, -0.5, 0.6, 0.1, 0.3])),
-        "conjugate": vfe.Conjugate().from_vector(layout, jnp.log(jnp.array([4.0, 2.6]))),
+        "conjugate": vfe.Conjugate().from_vector(layout, jnp.log(jnp.array([4.0, 1.7]))),
     }[name]
     r = np.linspace(1e-6, 80.0, 200_001)
     log = np.asarray(log_of(rough, {"r": jnp.asarray(r)}))
@@ -284,7 +279,7 @@ def test_constrained_supports_and_unbiased_weights(name):
     assert 0.005 < spread < 0.3
     assert abs(weights.mean() - 1) < 4 * spread / np.sqrt(count)
     assert np.sqrt(np.mean(found.standard_error**2)) == pytest.approx(spread, rel=0.25)
-    with pytest.raises(ValueError, match="inflate=2.0 and a"):
+    with pytest.raises(ValueError, match=r"inflate=.* and a"):
         vfe.log_evidence(RATE, data, belief=rough, method=vfe.ImportanceSampling(100, inflate=2.0))
     if name != "conjugate":
         with pytest.raises(ValueError, match="two pairs of each"):
@@ -339,71 +334,3 @@ def test_cross_entropies():
         assert abs(float(cross_entropy(p, q, 20_000, key)) - wanted) < 5 * sd / np.sqrt(10_000)
     with pytest.raises(TypeError, match="no density to follow"):
         cross_entropy(vfe.Point(layout, jnp.zeros(3)), None, 64, key)
-
-
-def test_importance_weighted_bound_against_numpy():
-    model, x = linear(), np.array([[1.0], [-0.5], [0.3]])
-    family = amortised(np.array([[0.3], [-0.2]]), np.array([0.1, -0.4]))
-    key = jax.random.key(5)
-    conditioned = condition(model, {"x": x})[0]
-    settings = Settings(1, 0.0, 0.0, None)
-    bounds = {}
-    for samples in (1, 5, 50):
-        plan = Plan(
-            family, None, settings, None, vfe.ImportanceWeighted(samples), None, None, 1, None, 3, True
-        )
-        way = ImportanceWeightedObservations(samples)
-        keys = (jax.random.key(1), jax.random.key(2), jax.random.key(3))
-        batch = Minibatch(
-            plan,
-            conditioned,
-            family,
-            jnp.arange(3),
-            None,
-            Strengths(jnp.array(False), jnp.ones(())),
-            None,
-            *keys,
-        )
-        loss = jax.jit(jax.vmap(lambda k, w=way, b=batch: w.loss(b, w.visit(b), model, family, k)))
-        fresh, (F, _) = loss(jnp.append(jax.random.split(jax.random.key(9), 400), key))
-        each, energies = [], []
-        for value, k in zip(x[:, 0], jax.random.split(key, 3), strict=True):
-            m, s = 0.3 * value + 0.1, np.exp(-0.2 * value - 0.4)
-            belief = vfe.DiagonalGaussian(conditioned.layout, jnp.array([m]), jnp.log(jnp.array([s])))
-            z = np.asarray(draws_of(belief, k, samples).coordinates).ravel()
-            assert len(z) == samples
-            logs = norm.logpdf(z) + norm.logpdf(value, 0.8 * z + 0.2, 0.5) - norm.logpdf(z, m, s)
-            each.append(np.log(samples) - logsumexp(logs))
-            energies.append(-logs.mean())
-        assert float(fresh[-1]) == pytest.approx(np.mean(each), rel=1e-10)
-        np.testing.assert_allclose(F.total[-1], energies, rtol=1e-10)
-        bounds[samples] = float(np.mean(fresh)), float(np.std(fresh)) / 20
-    exact = np.mean(-norm.logpdf(x[:, 0], 0.2, np.sqrt(0.8**2 + 0.25)))
-    expected = np.mean([descended(x, 0.8, 0.2, np.array([[0.3], [-0.2]]), np.array([0.1, -0.4]))])
-    assert abs(bounds[1][0] - expected) < 4 * bounds[1][1]
-    assert bounds[1][0] > bounds[5][0] + 4 * bounds[5][1] > bounds[50][0] + 8 * bounds[50][1]
-    assert exact - 4 * bounds[50][1] < bounds[50][0] < exact + 0.02
-
-
-def linear(weight=0.8, bias=0.2):
-    mean = vfe.Affine(jnp.array([[weight]]), jnp.array([bias]))
-    return vfe.Model(z=vfe.gaussian(np.zeros(1)), x=vfe.gaussian(mean, scale=0.5, parents="z"))
-
-
-def amortised(weight, bias):
-    return vfe.Amortised(vfe.Affine(jnp.asarray(weight), jnp.asarray(bias)), vfe.DiagonalGaussian)
-
-
-def descended(x, w, b, weight, bias, beta=1.0):
-    """β · complexity − accuracy of the linear world and its affine encoder, mean over observations."""
-    m, ln_s = weight @ x.T + bias[:, None]
-    return np.mean(beta * kl(m, ln_s, 0.0, 0.0) + energy(x[:, 0], w, b, m, ln_s))
-
-
-def energy(x, w, b, m, ln_s):
-    return 0.5 * np.log(2 * np.pi * 0.25) + ((x - w * m - b) ** 2 + w**2 * np.exp(2 * ln_s)) / 0.5
-
-
-def kl(m, ln_s, mean, ln_sd):
-    """KL(N(m, s²) ‖ N(mean, sd²))."""
-    return ln_sd - ln_s + 0.5 * (np.exp(2 * ln_s) + (m - mean) ** 2) * np.exp(-2 * ln_sd) - 0.5

@@ -84,12 +84,11 @@ def width_for(parameters: int, model: vfe.Model, family: Any) -> int:
 
     **Example:** `width_for(500, square_world(), vfe.Mixture(2))`.
     """
-    widths = range(2, 65)
-    counts = [
-        count_parameters(vfe.recognition(model, family=family, width=w, depth=2, key=jax.random.key(0)))
-        for w in widths
-    ]
-    return widths[int(np.argmin(np.abs(np.asarray(counts) - parameters)))]
+    made = vfe.recognition(model, family=family, width=2, depth=2, key=jax.random.key(0)).encoder
+    seen, given = made.weights[0].shape[1], made.weights[-1].shape[0]
+    widths = np.arange(2, 65)
+    counts = (seen + 1) * widths + (widths + 1) * widths + (widths + 1) * given
+    return int(widths[np.argmin(np.abs(counts - parameters))])
 
 
 def count_parameters(belief: vfe.Amortised) -> int:

@@ -146,7 +146,8 @@ def check_objective(
     inner = family.family if isinstance(family, Amortised) else None
     if inner is Point:
         raise ValueError(
-            f"learn: vfe.{name} wants a belief with a density; vfe.Point has none. Take vfe.DiagonalGaussian."
+            f"learn: vfe.{name} wants a belief with a density; vfe.Point has none. Take "
+            "vfe.DiagonalGaussian."
         )
     if isinstance(objective, ImportanceWeighted) and (
         isinstance(family, Enumerated) or conditioned.discrete or inner is MeanField

@@ -47,7 +47,7 @@ def surprise(model: vfe.Model, x: Any, ends: float = 8.0) -> np.ndarray:
     def one(value: jax.Array) -> jax.Array:
         values = {"z": grid[:, None], "x": jnp.broadcast_to(value, (GRID, *value.shape))}
         energies = sum(model.energies(values).values())
-        return -(jax.nn.logsumexp(-energies) + jnp.log(grid[1] - grid[0]))
+        return -(jax.nn.logsumexp(-energies) + np.log(2 * ends / (GRID - 1)))
 
     return np.asarray(jax.lax.map(one, jnp.asarray(x, float)))
 

@@ -11,7 +11,7 @@ from vfe.gallery.digits.data import embedded
 from vfe.gallery.recognition import gaps, gaps_page, occlusion, toys, vae, vae_page
 from vfe.results.report import build_report
 
-SMALL = gaps.Settings(held_out=32, steps=300, width=12, noises=(0.5, 0.05), images=24, digit_epochs=12)
+SMALL = gaps.Settings(held_out=64, steps=800, width=12, noises=(0.5, 0.05), images=24, digit_epochs=12)
 
 
 def written(result):

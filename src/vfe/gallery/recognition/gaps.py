@@ -45,8 +45,8 @@ def _about(text: str, default: Any) -> Any:
 class Settings:
     """How much is learned from, and how long."""
 
-    held_out: int = _about("observations of each toy world that beliefs are compared on", 64)
-    steps: int = _about("of learning an encoder of a toy world, each on 128 fresh observations", 800)
+    held_out: int = _about("observations of each toy world that beliefs are compared on", 128)
+    steps: int = _about("of learning an encoder of a toy world, each on 128 fresh observations", 1500)
     width: int = _about("of the hidden layers of a Gaussian encoder; others match its parameters", 24)
     noises: tuple[float, ...] = _about("of the invertible world", (0.5, 0.2, 0.05))
     images: int = _about("held-out digits whose lower half is hidden", 60)

@@ -48,7 +48,7 @@ def test_the_numbers_of_the_toys():
     v = float(belief.covariance()[0, 0])
     assert F(v) == pytest.approx(cost, abs=1e-4)
     assert min(F(0.99 * v), F(1.01 * v)) > F(v)
-    lost = toys.context_losses(150)
+    lost = toys.context_losses()
     table = np.array([[0.9, 0.1], [0.1, 0.9]])
     rows = np.array([[0.7, 0.3], [0.3, 0.7]])
     joint = 0.5 * table.T[:, :, None] * rows[:, None, :]  # z, c, x

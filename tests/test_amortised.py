@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy.special import gammaln, logsumexp
 from scipy.stats import multivariate_normal, norm
 
@@ -191,7 +192,7 @@ def test_gradients_of_draws_against_quadrature():
     one = condition(SQUARE, FOUR)[0]
     one = dataclasses.replace(one, observed={"x": jnp.array([4.0])})
     for belief in square_beliefs().values():
-        flat, back = jax.flatten_util.ravel_pytree(belief)
+        flat, back = ravel_pytree(belief)
 
         def total(v, key, back=back):
             return free_energy_of(one, back(v), vfe.MonteCarlo(512), key).total

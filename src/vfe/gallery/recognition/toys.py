@@ -84,7 +84,8 @@ def width_for(parameters: int, model: vfe.Model, family: Any) -> int:
 
     **Example:** `width_for(500, square_world(), vfe.Mixture(2))`.
     """
-    made = vfe.recognition(model, family=family, width=2, depth=2, key=jax.random.key(0)).encoder
+    belief = vfe.recognition(model, family=family, width=2, depth=2, key=jax.random.key(0))
+    made: Any = belief.encoder
     seen, given = made.weights[0].shape[1], made.weights[-1].shape[0]
     widths = np.arange(2, 65)
     counts = (seen + 1) * widths + (widths + 1) * widths + (widths + 1) * given

@@ -213,7 +213,10 @@ def test_perceived_ensembles_on_the_square():
     found = vfe.perceive(SQUARE, FOUR, belief=vfe.Mixture(2), expectation=expectation)
     assert SURPRISE - 1e-6 < by_quadrature(found.belief) < SURPRISE + 0.01
     assert abs(float(found.free_energy.total) - SURPRISE) < 0.01
-    flowing = vfe.perceive(SQUARE, FOUR, belief=vfe.Flow(2), expectation=expectation, throw=False)
+    # From between the causes a flow may stay there, as a Gaussian does: it starts beside one.
+    made = vfe.Flow(1)
+    aside = made.from_vector(layout_of(SQUARE, FOUR), jnp.array([1.9, -2.0, 0.1, 0.0, 0.0]))
+    flowing = vfe.perceive(SQUARE, FOUR, belief=aside, expectation=expectation, throw=False)
     assert SURPRISE - 1e-6 < by_quadrature(flowing.belief) < SURPRISE + 0.75
 
 

@@ -62,15 +62,16 @@ class ImportanceSampling(AbstractEvidenceMethod):
 
     The proposal r has the belief's location and shape and the tails of a Student t, so that the weights
     stay bounded where the posterior's tails are Gaussian. Discrete nodes are summed out, each state
-    of an `vfe.Enumerated` belief with draws of its own; a `vfe.Mixture` or `vfe.Flow` is drawn from as it
-    is. What the belief has missed (another mode) is
-    missing from the estimate too, and its standard error does not tell: use
-    `vfe.AnnealedImportanceSampling` where that may be.
+    of an `vfe.Enumerated` belief with draws of its own; a `vfe.Mixture`, a `vfe.Flow` or a `vfe.Conjugate`
+    belief is drawn from as it is, the former two in antithetic pairs (S rounded down to whole pairs of
+    every component). What the belief has missed (another mode) is missing from the estimate too, and its
+    standard error does not tell: use `vfe.AnnealedImportanceSampling` where that may be.
 
     **Arguments:** `samples`: S; `degrees_of_freedom` of the t, or None for a Gaussian; `inflate`:
     what the belief's standard deviations are multiplied by.
 
-    **Raises:** `ValueError` for settings out of range.
+    **Raises:** `ValueError` for settings out of range; for `inflate`, and for fewer than two pairs, with
+    beliefs that are drawn from as they are.
 
     **Example:** `vfe.log_evidence(model, {"x": x}, method=vfe.ImportanceSampling(samples=5000))`.
 
@@ -135,14 +136,30 @@ class ImportanceSampling(AbstractEvidenceMethod):
 
     def _drawn(self, conditioned: Conditioned, belief: AbstractDrawn, key: PRNGKeyArray) -> Pair:
         """From the belief itself, each component of a mixture with its own draws and weight."""
+        if self.inflate != 1.0:
+            raise ValueError(
+                f"ImportanceSampling: got inflate={self.inflate} and a {type(belief).__name__}, which is "
+                "drawn from as it is; leave inflate= out, or give a Gaussian belief."
+            )
         draws = belief.proposals(key, self.samples)
+        if draws.coordinates.shape[1] > 1 and draws.coordinates.shape[2] < 2:
+            raise ValueError(
+                f"ImportanceSampling: got samples={self.samples}; a {type(belief).__name__} of "
+                f"{len(draws.weights)} components wants {4 * len(draws.weights)} or more: two pairs "
+                "of each."
+            )
         energy, shape = _summed(conditioned), draws.coordinates.shape[:-1]
         flat = draws.coordinates.reshape(-1, draws.coordinates.shape[-1])
         energies = jax.lax.map(energy, flat, batch_size=min(len(flat), PARTICLES_AT_ONCE)).reshape(shape)
         logs = -energies - draws.log_density
-        # A stratum's mean weight counts with its share: as if each draw's weight were that many times it.
-        share = jnp.log(draws.weights * len(draws.weights))
-        return _log_mean((logs + share[:, None, None]).ravel())
+        logs = jnp.where(jnp.isnan(logs), -jnp.inf, logs)
+        top = jnp.max(logs)
+        top = jnp.where(jnp.isfinite(top), top, 0.0)
+        # The two of a pair are alike where p / q is even: its error is that of the means of pairs.
+        mean, error = draws.mean(jnp.exp(logs - top)), draws.standard_error(jnp.exp(logs - top))
+        some = mean > 0
+        mean = jnp.where(some, mean, 1.0)
+        return jnp.where(some, jnp.log(mean) + top, -jnp.inf), jnp.where(some, error / mean, 0.0)
 
     def _discrete(self, conditioned: Conditioned, belief: AbstractDiscrete, key: PRNGKeyArray) -> Pair:
         if conditioned.repeats is not None:

@@ -456,7 +456,7 @@ def over_draws(
 
 
 def draws_of(belief: Any, key: PRNGKeyArray, samples: int) -> Draws:
-    """Independent draws of a Gaussian belief, or those of a belief that is known by its draws.
+    """Draws to be weighed: independent ones of a Gaussian belief, or a drawn belief's own.
 
     **Raises:** `TypeError` for other beliefs.
     """

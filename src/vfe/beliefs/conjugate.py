@@ -142,8 +142,8 @@ class ConjugateBelief(AbstractDrawn):
     def proposals(self, key: PRNGKeyArray, samples: int) -> Draws:
         """Independent draws of equal weight."""
         u = self._drawn(key, (samples,))
-        logs = {n: log[:, None, None] for n, log in jax.vmap(self._by_node)(u).items()}
-        return Draws(u[:, None, None, :], jnp.full(samples, 1.0 / samples), logs)
+        logs = {n: log[None, None] for n, log in jax.vmap(self._by_node)(u).items()}
+        return Draws(u[None, None], jnp.ones(1, u.dtype), logs)
 
     def regression(self, u: Float[Array, "s n"]) -> tuple[Array, Array, Array]:
         """Q and R of the statistics about their means (in a scale of their own) after a column of ones, and

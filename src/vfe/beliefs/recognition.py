@@ -34,8 +34,8 @@ def recognition(
 
     **Returns:** a `vfe.Amortised` for `vfe.learn(belief=...)`, which learns it together with the model.
 
-    **Raises:** `ValueError` for nodes that the model has not, inputs that leave nothing hidden, and
-    families that do not hold what is hidden.
+    **Raises:** `ValueError` for nodes that the model has not, inputs that leave nothing hidden, latents
+    that all observations share, and families that do not hold what is hidden.
 
     **Example:**
     ```python
@@ -57,9 +57,14 @@ def recognition(
         else np.zeros((1, *shape))
         for n, shape in shapes.items()
     }
-    conditioned, _ = condition(model, seen, raw=True)
+    conditioned, _ = condition(model, seen, raw=tuple(seen))
     if not conditioned.hidden:
         raise ValueError(f"recognition: nothing is hidden where {list(names)} are observed.")
+    if conditioned.repeats is not None:
+        raise ValueError(
+            f"recognition: latents are shared by all observations (hidden: {list(conditioned.hidden)}), so "
+            "an encoder would see all the data at once; give vfe.Amortised(...) one of that size."
+        )
     size = sum(int(np.prod(shapes[n.node if isinstance(n, Present) else n])) for n in inputs)
     encoder = MLP(
         size, family_size(family, conditioned), width, depth, key=key, activation=activation, skip=skip

@@ -38,13 +38,13 @@ def masked(values: Any, present: Any) -> Masked:
 
 
 def condition(
-    model: Model, observed: Mapping[str, Any], *, weight: float | Array = 1.0, raw: bool = False
+    model: Model, observed: Mapping[str, Any], *, weight: float | Array = 1.0, raw: Collection[str] = ()
 ) -> tuple[Conditioned, tuple[int, ...]]:
     """Check the data, sort the nodes, and return the posterior of a batch and its leading axes.
 
     The arrays of the result have one leading axis over observations (the leading axes of the data,
-    flattened), to be used through `Conditioned.over`. `raw`: what will become data only (grey values that
-    binary pixels are drawn from), whose types and supports are not those of the nodes.
+    flattened), to be used through `Conditioned.over`. `raw`: nodes whose values will become data only
+    (grey values that binary pixels are drawn from): integers or not, in the support or not.
 
     **Raises:** `ValueError` for unknown nodes, missing inputs, wrong shapes, types or values, empty
     data, infinities, and nodes that cannot be hidden; each names the node.
@@ -60,11 +60,12 @@ def examine(
     *,
     weight: float | Array = 1.0,
     incomplete: Collection[str] = (),
-    raw: bool = False,
+    raw: Collection[str] = (),
 ) -> tuple[Conditioned, tuple[int, ...]]:
     """`condition`, with NumPy arrays left on the host: checked there, for a caller to place.
 
-    **Arguments:** `incomplete`: nodes that get a mask even where every value is present.
+    **Arguments:** `incomplete`: nodes that get a mask even where every value is present; `raw`: as of
+    `condition`.
     """
     if not isinstance(model, Model):
         raise TypeError(f"got a {type(model).__name__} for the model; wanted a vfe.Model.")
@@ -77,7 +78,7 @@ def examine(
             arrays[name] = _index(name, given, model.plates[name])
             continue
         info = model.describe(name)
-        arrays[name], mask = _admit(info, given, raw)
+        arrays[name], mask = _admit(info, given, name in raw)
         if mask is None and name in incomplete:
             mask = np.ones(jnp.shape(arrays[name]), bool)
         if mask is not None:
@@ -207,7 +208,8 @@ def _admit(info: NodeInfo, given: Any, raw: bool) -> tuple[Any, Any]:
         if info.given:
             raise ValueError(f"{where}: a given node has missing values; inputs must be known.")
     if raw:
-        return array.astype(jnp.result_type(float)), mask
+        whole = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.integer)
+        return array.astype(int if whole and info.discrete else jnp.result_type(float)), mask
     numbers = _numbers(array)
     present = None if numbers is None else (numbers if mask is None else numbers[np.asarray(mask)])
     if info.discrete:

@@ -12,13 +12,13 @@ from vfe.conditioning.door import examine
 LOOKED_AT = 64
 
 
-def check_augmented(conditioned: Conditioned, augment: Callable[..., Any]) -> None:
-    """Look at what `augment` makes of the first observations.
+def check_augmented(conditioned: Conditioned, augment: Callable[..., Any]) -> tuple[str, ...]:
+    """Look at what `augment` makes of the first observations; the nodes that it makes.
 
     **Raises:** `ValueError` where that is no data for the model.
     """
     if conditioned.repeats is not None:
-        return
+        return ()
     first = jax.tree.map(lambda a: a[:LOOKED_AT], conditioned.observed)
     count = next(iter(first.values())).shape[0]
     made = dict(jax.vmap(augment)(jax.random.split(jax.random.key(0), count), dict(first)))
@@ -40,4 +40,10 @@ def check_augmented(conditioned: Conditioned, augment: Callable[..., Any]) -> No
                 f"learn: augment changed the shape of {name!r} to {made[name].shape[1:]}; wanted that of "
                 "one observation."
             )
-    examine(conditioned.model, {**values, **conditioned.common})
+    others = [n for n in values if n not in made]
+    try:
+        examine(conditioned.model, {**values, **conditioned.common}, raw=others)
+    except ValueError as error:
+        error.add_note("(learn: of what augment returns)")
+        raise
+    return tuple(made)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from vfe.conditioning import Conditioned, examine
+from vfe.learning.augmented import check_augmented
 from vfe.learning.cursor import Cursor
 from vfe.learning.parallel import Placement
 from vfe.learning.source import Batches, Reader, is_source
@@ -86,12 +87,13 @@ class Indexed(AbstractFeed):
         size: int,
         key: PRNGKeyArray,
         placement: Placement,
+        made: tuple[str, ...],
     ):
         self.conditioned = conditioned
         self.count = reader.count
         self.reader, self.size = reader, size
         self.order = lambda epoch: order_of(key, epoch, reader.count)
-        self.door = Door(conditioned, placement)
+        self.door = Door(conditioned, placement, made)
         leaves = jax.tree.leaves((conditioned.observed, conditioned.masks))
         bytes_of_one = sum(np.asarray(a).nbytes for a in leaves)
         self.largest = int(np.clip(MOST_BYTES // max(1, bytes_of_one * size), 1, LARGEST_GROUP))
@@ -117,7 +119,9 @@ class Streamed(AbstractFeed):
     In a run of several processes, each process's iterable gives its share of every minibatch.
     """
 
-    def __init__(self, stream: Batches, model: Model, placement: Placement, start: str | None):
+    def __init__(
+        self, stream: Batches, model: Model, placement: Placement, start: str | None, augment: Any
+    ):
         self.stream = stream
         self.state = Cursor(stream.iterable)
         # What says where it is by itself must say so before a pass begins, which may draw an order.
@@ -128,10 +132,10 @@ class Streamed(AbstractFeed):
         self.ahead = self._take()
         if self.ahead is None:
             self.ahead = self._anew("has no minibatches: it is empty")
-        sample, _ = examine(model, self.ahead)
+        sample, made = _sampled(model, self.ahead, augment)
         observed, masks = jax.tree.map(lambda a: a[:1], (sample.observed, sample.masks))
         self.conditioned = dataclasses.replace(sample, observed=observed, masks=masks)
-        self.door = Door(self.conditioned, placement)
+        self.door = Door(self.conditioned, placement, made)
 
     def groups(self, epoch: int) -> Iterator[Group]:
         found, count = self._epoch(epoch), 0
@@ -186,10 +190,13 @@ class Streamed(AbstractFeed):
 
 
 class Door:
-    """Checks minibatches as they arrive and brings them to the devices."""
+    """Checks minibatches as they arrive and brings them to the devices.
 
-    def __init__(self, sample: Conditioned, placement: Placement):
-        self.placement = placement
+    `made`: the nodes whose data are made afresh of what arrives.
+    """
+
+    def __init__(self, sample: Conditioned, placement: Placement, made: tuple[str, ...] = ()):
+        self.placement, self.made = placement, made
         self.model = sample.model
         self.names = set(sample.observed)
         self.placed = placement.put(sample)
@@ -223,7 +230,7 @@ class Door:
         incomplete = {name for each in said for name in each["incomplete"]}
         if arrays is not None and incomplete != set(found.masks):
             # Where values are missing in the share of one process, all must run the same program.
-            found, _ = examine(self.model, arrays, incomplete=incomplete)
+            found, _ = examine(self.model, arrays, incomplete=incomplete, raw=self.made)
         size = rows // steps * self.placement.processes
         host = jax.tree.map(
             lambda a: a.reshape(steps, rows // steps, *a.shape[1:]), (found.observed, found.masks)
@@ -234,7 +241,7 @@ class Door:
         )
 
     def _examined(self, arrays: Mapping[str, Any]) -> tuple[Conditioned, int]:
-        found, lead = examine(self.model, arrays)
+        found, lead = examine(self.model, arrays, raw=self.made)
         if len(lead) != 1:
             raise ValueError(
                 f"learn: got arrays with the leading axes {lead}; wanted one, over the observations. The "
@@ -256,6 +263,7 @@ def open_feed(
     key: PRNGKeyArray,
     placement: Placement,
     start: str | None,
+    augment: Any = None,
 ) -> "Indexed | Streamed":
     """The minibatches of data that are not arrays; `start`: where an iterable had come to.
 
@@ -270,13 +278,15 @@ def open_feed(
             )
         check_size(size, reader.count)
         placement.check_batch(size)
-        sample, lead = examine(model, reader(np.asarray([0])))
+        first = reader(np.asarray([0]))
+        _, lead = examine(model, first, raw=tuple(first))
         if len(lead) != 1:
             raise ValueError(
                 f"learn: the items of the source have leading axes, {lead[1:]}; wanted single "
                 "observations. A list of minibatches goes into vfe.Batches(...)."
             )
-        feed: Indexed | Streamed = Indexed(sample, reader, size, key, placement)
+        sample, made = _sampled(model, first, augment)
+        feed: Indexed | Streamed = Indexed(sample, reader, size, key, placement, made)
     elif isinstance(observed, Iterable):
         if size is not None:
             raise ValueError(
@@ -284,7 +294,7 @@ def open_feed(
                 "it out."
             )
         stream = observed if isinstance(observed, Batches) else Batches(observed)
-        feed = Streamed(stream, model, placement, start)
+        feed = Streamed(stream, model, placement, start, augment)
     else:
         raise TypeError(
             f"learn: got a {type(observed).__name__} for the data; wanted a dictionary of arrays, an "
@@ -297,6 +307,15 @@ def open_feed(
             "give a dictionary of arrays."
         )
     return feed
+
+
+def _sampled(model: Model, arrays: Mapping[str, Any], augment: Any) -> tuple[Conditioned, tuple[str, ...]]:
+    """The first observations checked, and the nodes whose data `augment` makes."""
+    if augment is None:
+        return examine(model, arrays)[0], ()
+    sample, _ = examine(model, arrays, raw=tuple(arrays))
+    made = check_augmented(sample, augment)
+    return examine(model, arrays, raw=made)[0], made
 
 
 def check_size(size: int, count: int) -> None:

@@ -175,7 +175,7 @@ def learn(
 
         def opened() -> AbstractFeed:
             start = None if is_source(observed) else cursor_for(found, placement)
-            return open_feed(model, observed, batch_size, order_key, placement, start)
+            return open_feed(model, observed, batch_size, order_key, placement, start, augment)
 
         feed = placement.in_all(opened)
         conditioned, labels = feed.conditioned, None
@@ -393,9 +393,11 @@ def _prepare(
     augment: Any = None,
 ) -> tuple[Conditioned, Any, Array | None]:
     if contrast is None:
-        conditioned, _ = condition(model, observed, raw=augment is not None)
+        conditioned, _ = condition(model, observed, raw=() if augment is None else tuple(observed))
         if augment is not None:
-            check_augmented(conditioned, augment)
+            # What it does not make must be data as it is.
+            made = check_augmented(conditioned, augment)
+            conditioned, _ = condition(model, observed, raw=made)
         family = default_family(conditioned, solver) if belief is None else belief
         return conditioned, family, None
     if contrast.node not in observed:

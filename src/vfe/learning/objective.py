@@ -6,7 +6,7 @@ from typing import Any
 
 import equinox as eqx
 
-from vfe.beliefs import Amortised, Enumerated, MeanField
+from vfe.beliefs import Amortised, Enumerated, MeanField, Point
 from vfe.conditioning import Conditioned
 from vfe.learning.trainable import is_amortised
 from vfe.perception.feed_forward import FeedForward
@@ -62,10 +62,11 @@ def _checked(beta: Any) -> float:
 class ImportanceWeighted(eqx.Module):
     """−⟨ln (1/K) Σ_k p(x, z_k) / q(z_k)⟩, z_k ~ q: a bound on −ln p(x) that K draws make tighter.
 
-    At K = 1 it is F. It is not F of q itself, but of the better belief that weighing its draws makes;
-    what `vfe.learn` reports is F of q, over the same draws. An estimate of the bound on held-out data:
-    `vfe.log_evidence(model, data, belief=amortised, method=vfe.ImportanceSampling(K,
-    degrees_of_freedom=None))`.
+    At K = 1 it is F, of a Gaussian belief; of a `vfe.Mixture` or `vfe.Flow` draws come in antithetic pairs
+    for every component, at least one, K rounded down to whole ones. It is not F of q itself, but of the
+    better belief that weighing its draws makes; what `vfe.learn` reports is F of q, over the same draws.
+    An estimate of the bound on held-out data: `vfe.log_evidence(model, data, belief=amortised,
+    method=vfe.ImportanceSampling(K, degrees_of_freedom=None))`.
 
     **Arguments:** `samples`: K.
 
@@ -143,6 +144,11 @@ def check_objective(
             f"learn: vfe.{name} is about observations on their own; leave contrast= and shared latents out."
         )
     inner = family.family if isinstance(family, Amortised) else None
+    if inner is Point:
+        raise ValueError(
+            f"learn: vfe.{name} wants a belief with a density; vfe.Point has none. Take "
+            "vfe.DiagonalGaussian."
+        )
     if isinstance(objective, ImportanceWeighted) and (
         isinstance(family, Enumerated) or conditioned.discrete or inner is MeanField
     ):

@@ -12,9 +12,9 @@ from vfe.gallery.digits.data import embedded
 from vfe.gallery.recognition.toys import count_parameters
 
 HIDDEN = 8
-STEPS = 50
+STEPS = 30
 SAMPLES = 64
-JOINT_SAMPLES = 512
+JOINT_SAMPLES = 256
 
 
 class Occluded(NamedTuple):

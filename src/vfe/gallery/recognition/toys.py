@@ -47,7 +47,7 @@ def surprise(model: vfe.Model, x: Any, ends: float = 8.0) -> np.ndarray:
     def one(value: jax.Array) -> jax.Array:
         values = {"z": grid[:, None], "x": jnp.broadcast_to(value, (GRID, *value.shape))}
         energies = sum(model.energies(values).values())
-        return -(jax.nn.logsumexp(-energies) + jnp.log(grid[1] - grid[0]))
+        return -(jax.nn.logsumexp(-energies) + np.log(2 * ends / (GRID - 1)))
 
     return np.asarray(jax.lax.map(one, jnp.asarray(x, float)))
 
@@ -84,12 +84,12 @@ def width_for(parameters: int, model: vfe.Model, family: Any) -> int:
 
     **Example:** `width_for(500, square_world(), vfe.Mixture(2))`.
     """
-    widths = range(2, 65)
-    counts = [
-        count_parameters(vfe.recognition(model, family=family, width=w, depth=2, key=jax.random.key(0)))
-        for w in widths
-    ]
-    return widths[int(np.argmin(np.abs(np.asarray(counts) - parameters)))]
+    belief = vfe.recognition(model, family=family, width=2, depth=2, key=jax.random.key(0))
+    made: Any = belief.encoder
+    seen, given = made.weights[0].shape[1], made.weights[-1].shape[0]
+    widths = np.arange(2, 65)
+    counts = (seen + 1) * widths + (widths + 1) * widths + (widths + 1) * given
+    return int(widths[np.argmin(np.abs(counts - parameters))])
 
 
 def count_parameters(belief: vfe.Amortised) -> int:
@@ -97,22 +97,33 @@ def count_parameters(belief: vfe.Amortised) -> int:
     return sum(int(np.size(a)) for a in jax.tree.leaves(belief.encoder) if hasattr(a, "shape"))
 
 
+def gaussian_free_energy(mean: float, variance: float, noise: float, x: float) -> float:
+    """F of N(mean, variance) about z in `square_world`, in closed form, nats.
+
+    ⟨(x − z²)²⟩ = x² − 2 x (m² + v) + m⁴ + 6 m² v + 3 v².
+
+    **Example:** `gaussian_free_energy(0.0, 4 / 3, 0.3, 4.0)`.
+    """
+    m, v = mean, variance
+    squared = x**2 - 2 * x * (m**2 + v) + m**4 + 6 * m**2 * v + 3 * v**2
+    energy = 0.5 * (m**2 + v + np.log(2 * np.pi)) + 0.5 * (
+        squared / noise**2 + np.log(2 * np.pi * noise**2)
+    )
+    return float(energy - 0.5 * (1 + np.log(2 * np.pi * v)))
+
+
 def regression_answer(model: vfe.Model, noise: float, x: float) -> tuple[Any, float]:
     """What regression of causes on sensations says in `square_world`, and its F in nats.
 
-    Two mirrored causes are as likely, so their mean is 0; of the variances v, that of least F, in closed
-    form: ⟨(x − z²)²⟩ = x² − 2 x v + 3 v².
+    Two mirrored causes are as likely, so their mean is 0; of the variances, that of least F.
 
-    **Example:** `regression_answer(square_world(), 0.3, 4.0)[1]` is 58.996.
+    **Example:** `regression_answer(square_world(), 0.3, 4.0)[1]` is 58.9968.
     """
     # v · dF/dv = 3 v² / noise² + (½ − x / noise²) v − ½.
     roots = np.roots([3 / noise**2, 0.5 - x / noise**2, -0.5])
     v = float(roots[roots > 0].real.max())
-    energy = 0.5 * (v + np.log(2 * np.pi)) + (x**2 - 2 * x * v + 3 * v**2) / (2 * noise**2)
-    energy += 0.5 * np.log(2 * np.pi * noise**2)
-    entropy = 0.5 * (1 + np.log(2 * np.pi * v))
     belief = vfe.DiagonalGaussian.from_moments(model, {"z": jnp.zeros(1)}, jnp.asarray([[v]]))
-    return belief, float(energy - entropy)
+    return belief, gaussian_free_energy(0.0, v, noise, x)
 
 
 def context_world() -> vfe.Model:

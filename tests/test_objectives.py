@@ -70,6 +70,7 @@ def descend(objective, epochs=1, **options):
     return vfe.learn(linear(), {"x": X}, belief=amortised(), **options)
 
 
+@pytest.mark.filterwarnings("ignore:Tempered")
 def test_tempered_descends_beta_times_complexity_less_accuracy():
     """Three epochs of plain gradient descent, each with its β; F itself is reported."""
     numbers, reported = START, []
@@ -349,6 +350,16 @@ def test_grey_images_become_data():
         learn(data, lambda k, o: {"x": o["x"][:1]})
 
 
+def test_what_ends_badly_warns():
+    """β other than 1 in the last epoch; refinement over a pair of draws."""
+    with pytest.warns(UserWarning, match="learning ended at β = 0.5"):
+        descend(vfe.Tempered(lambda epoch: 0.5), 1)
+    options = {"solver": vfe.Descent(optax.adam(0.01)), "perception_steps": 1}
+    with pytest.warns(UserWarning, match="over 2 draws"):
+        descend(vfe.Refined(), 1, expectation=vfe.MonteCarlo(2), **options)
+
+
+@pytest.mark.filterwarnings("ignore:Tempered")
 def test_learning_goes_on_where_it_stopped(tmp_path):
     def schedule(epoch):
         return min(1.0, 0.25 * epoch)
@@ -400,5 +411,5 @@ def test_objectives_that_do_not_go_with_the_rest():
     for wrong in (vfe.Laplace, vfe.Point, 3):
         with pytest.raises(TypeError, match=r"wanted vfe\.DiagonalGaussian"):
             vfe.Mixture(2, wrong)
-    with pytest.raises(ValueError, match="wanted at least one"):
+    with pytest.raises(ValueError, match="wanted 1, 2"):
         vfe.Flow(0)

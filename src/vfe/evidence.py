@@ -433,7 +433,7 @@ def _gaussian(belief: Any, word: str) -> AbstractGaussian:
         belief = belief.continuous
     if not isinstance(belief, AbstractGaussian):
         raise TypeError(
-            f"{word}: got a belief of type {type(belief).__name__}, which has no density; wanted a "
+            f"{word}: got a belief of type {type(belief).__name__}; wanted a "
             "Gaussian one such as vfe.Laplace or vfe.JointGaussian (or vfe.Enumerated, vfe.MeanField)."
         )
     return belief

@@ -10,8 +10,10 @@ from jaxtyping import Array, PRNGKeyArray
 
 from vfe.beliefs.base import AbstractBelief
 from vfe.beliefs.combined import MeanField
+from vfe.beliefs.continuous import AbstractContinuous
 from vfe.beliefs.discrete import Categorical
-from vfe.beliefs.gaussian import NodeGaussian
+from vfe.beliefs.drawn import AbstractDrawnFamily
+from vfe.beliefs.gaussian import AbstractLaplace, NodeGaussian
 from vfe.beliefs.point import Point
 from vfe.conditioning import Conditioned
 
@@ -101,8 +103,21 @@ class Amortised(eqx.Module):
 def family_size(family: Any, conditioned: Conditioned) -> int:
     """How many numbers a belief of this family about the hidden nodes has.
 
-    **Raises:** `ValueError` where the family leaves some of the hidden nodes out.
+    **Raises:** `ValueError` for what is no family of an encoder's answers, and where the family leaves some
+    of the hidden nodes out.
     """
+    good = isinstance(family, AbstractDrawnFamily) or (
+        isinstance(family, type)
+        and issubclass(family, AbstractContinuous | Categorical | MeanField)
+        and not issubclass(family, AbstractLaplace)
+    )
+    if not good:
+        raise ValueError(
+            f"Amortised: got family={getattr(family, '__name__', repr(family))}; wanted "
+            "vfe.DiagonalGaussian, vfe.NodeGaussian, vfe.JointGaussian, vfe.Mixture(2), vfe.Flow(2), "
+            "vfe.Categorical, vfe.MeanField or vfe.Point (a vfe.Laplace belief is a mode with the "
+            "curvature there, which no encoder gives)."
+        )
     states = sum(conditioned.discrete.values())
     if family is Categorical or family is MeanField:
         _refuse(conditioned.repeats is not None, family, conditioned)

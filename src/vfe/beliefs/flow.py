@@ -37,8 +37,8 @@ class Flow(AbstractDrawnFamily):
     layers: int = eqx.field(static=True, default=2)
 
     def __check_init__(self) -> None:
-        if self.layers < 1:
-            raise ValueError(f"Flow: got layers={self.layers}; wanted at least one.")
+        if not isinstance(self.layers, int) or self.layers < 1:
+            raise ValueError(f"Flow: got layers={self.layers!r}; wanted 1, 2, …")
 
     def size(self, layout: Layout) -> int:
         return 2 * layout.size + self.layers * layout.size * (layout.size + 2)

@@ -36,8 +36,8 @@ class Mixture(AbstractDrawnFamily):
     family: Any = eqx.field(static=True, default=DiagonalGaussian)
 
     def __check_init__(self) -> None:
-        if self.components < 2:
-            raise ValueError(f"Mixture: got components={self.components}; wanted at least two.")
+        if not isinstance(self.components, int) or self.components < 2:
+            raise ValueError(f"Mixture: got components={self.components!r}; wanted 2, 3, …")
         good = isinstance(self.family, type) and issubclass(self.family, AbstractGaussian)
         if not good or issubclass(self.family, AbstractLaplace):
             raise TypeError(
@@ -57,7 +57,11 @@ class Mixture(AbstractDrawnFamily):
         """Components of equal weight, apart by about one unit, so that they can go to different modes."""
         first = self.family.start(conditioned, key)
         parts = jax.tree.map(lambda a: jnp.broadcast_to(a, (self.components, *a.shape)), first)
-        apart = jax.random.normal(key, parts.location.shape, parts.location.dtype)
+        # In mirrored pairs: by chance all might start on one side of two causes, and stay there.
+        half = jax.random.normal(
+            key, (-(-self.components // 2), *first.location.shape), parts.location.dtype
+        )
+        apart = jnp.concatenate([half, -half])[: self.components]
         parts = eqx.tree_at(lambda p: p.location, parts, parts.location + apart)
         return MixtureBelief(first.layout, jnp.zeros(self.components), parts)
 

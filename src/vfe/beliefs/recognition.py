@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
@@ -46,6 +47,10 @@ def recognition(
 
     **Source:** equation (3) of the essay; Kingma and Welling 2014; Rezende et al. 2014.
     """
+    if isinstance(inputs, str):
+        raise TypeError(f"recognition: got inputs={inputs!r}; wanted a tuple of nodes, ({inputs!r},).")
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"recognition: got key={key!r}; wanted jax.random.key(0), or another one.")
     inputs = tuple(inputs)
     names = dict.fromkeys(n.node if isinstance(n, Present) else n for n in inputs)
     for name in names:

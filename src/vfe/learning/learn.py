@@ -185,7 +185,7 @@ def learn(
         _refuse_large_store(conditioned, family)
     if family is GaussNewtonLaplace:
         _check_gauss_newton(conditioned, contrast, expectation)
-    check_objective(objective, family, solver, contrast, conditioned)
+    check_objective(objective, family, solver, contrast, conditioned, expectation)
     spec = trainable(model, where, encoder_of(family))
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):
@@ -272,6 +272,8 @@ def learn(
         ) from error
     finally:
         bar.close()
+    if isinstance(objective, Tempered):
+        objective.check_end(now.done)
     history = stack(now.rows, list(range(1, len(now.rows) + 1)))
     if now.validation_rows:
         history["validation"] = stack(now.validation_rows, list(range(1, len(now.validation_rows) + 1)))

@@ -11,6 +11,8 @@ from vfe.conditioning import Conditioned
 from vfe.learning.trainable import is_amortised
 from vfe.perception.feed_forward import FeedForward
 
+FEW = 8
+
 
 class Tempered(eqx.Module):
     """β · complexity − accuracy: KL annealing, and β-VAEs.
@@ -48,6 +50,15 @@ class Tempered(eqx.Module):
         """β in this epoch. **Raises:** `ValueError` where it is negative or not a number."""
         return _checked(self.beta(epoch) if callable(self.beta) else self.beta)
 
+    def check_end(self, epochs: int) -> None:
+        """Warn where learning ended, after so many epochs, with another β than 1."""
+        if callable(self.beta) and epochs and self.at(epochs - 1) != 1.0:
+            warnings.warn(
+                f"Tempered: learning ended at β = {self.at(epochs - 1)}, where what is descended is no "
+                "bound on −ln p(x) (F is, which is reported): let β come to 1 before the last epoch.",
+                stacklevel=3,
+            )
+
 
 def _checked(beta: Any) -> float:
     try:
@@ -80,8 +91,8 @@ class ImportanceWeighted(eqx.Module):
     samples: int = eqx.field(static=True, default=5)
 
     def __check_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"ImportanceWeighted: got samples={self.samples}; wanted at least one.")
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise ValueError(f"ImportanceWeighted: got samples={self.samples!r}; wanted 1, 2, …")
 
 
 class Refined(eqx.Module):
@@ -119,7 +130,12 @@ class Refined(eqx.Module):
 
 
 def check_objective(
-    objective: Any, family: Any, solver: Any, contrast: Any, conditioned: Conditioned
+    objective: Any,
+    family: Any,
+    solver: Any,
+    contrast: Any,
+    conditioned: Conditioned,
+    expectation: Any = None,
 ) -> None:
     """**Raises:** `TypeError` or `ValueError` where the objective does not go with the rest."""
     if objective is None:
@@ -154,6 +170,14 @@ def check_objective(
     ):
         raise ValueError("learn: vfe.ImportanceWeighted draws continuous nodes; none may be discrete.")
     if isinstance(objective, Refined):
+        draws = getattr(expectation, "samples", None)
+        if draws is not None and draws < FEW:
+            warnings.warn(
+                f"learn: vfe.Refined over {draws} draws of each belief: refinement fits so few in place of "
+                f"the posterior, and F of the beliefs it ends with may rise. Give expectation="
+                f"vfe.MonteCarlo({4 * FEW}) or more, or steps that are small and few.",
+                stacklevel=3,
+            )
         if not isinstance(family, Amortised):
             raise ValueError("learn: vfe.Refined wants vfe.Amortised itself, not inside vfe.Enumerated.")
         if isinstance(solver, FeedForward):

@@ -266,9 +266,11 @@ def perceive_one(
 ) -> Any:
     """The belief about one observation (or one data set with shared latents), its F, and how it ended."""
     belief, outcome = infer(conditioned, family, solver, settings, key, start)
-    # The same base sample in the end as on the way, so that the number reported is the one minimised.
+    # The same base sample in the end as on the way, so that the number reported is the one minimised. But
+    # a belief known by its draws is free enough to fit them: of that, F is over others.
     expectation = settings.expectation or default_expectation(conditioned, belief)
-    free_energy = free_energy_of(conditioned, belief, expectation, key)
+    other = jax.random.fold_in(key, 1) if isinstance(belief, AbstractDrawn) else key
+    free_energy = free_energy_of(conditioned, belief, expectation, other)
     failed = outcome.status >= Status.indefinite.value
     withheld = jax.tree.map(
         lambda a: jnp.where(failed, jnp.nan, a) if jnp.issubdtype(a.dtype, jnp.inexact) else a,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,34 @@ def square_world(noise: float = 0.3) -> vfe.Model:
     return vfe.Model(
         z=vfe.gaussian(jnp.zeros(1)), x=vfe.gaussian(jnp.square, scale=float(noise), parents="z")
     )
+
+
+def square_world_cut(noise: float = 0.3) -> vfe.Model:
+    """`square_world` with its backward connection cut: what is predicted does not depend on z.
+
+    **Example:** `square_world_cut().order`.
+    """
+    return vfe.Model(
+        z=vfe.gaussian(jnp.zeros(1)),
+        x=vfe.gaussian(lambda z: 0.0 * z, scale=float(noise), parents="z"),
+    )
+
+
+def decoder_cut(model: vfe.Model) -> vfe.Model:
+    """A model of images with the last backward weights at zero: predictions of x do not depend on z.
+
+    **Example:** `decoder_cut(model).order`.
+    """
+
+    def last(m: vfe.Model) -> Any:
+        maps = [n for n in jax.tree.leaves(m["x"], is_leaf=_is_network) if _is_network(n)]
+        return maps[0].weights[-1]
+
+    return eqx.tree_at(last, model, jnp.zeros_like(last(model)))
+
+
+def _is_network(node: Any) -> bool:
+    return isinstance(node, vfe.MLP)
 
 
 def cubic_world(noise: float) -> vfe.Model:
@@ -145,6 +174,17 @@ def context_population() -> dict[str, np.ndarray]:
     """
     counts = [33, 17, 17, 33]
     return {"c": np.repeat([0, 0, 1, 1], counts), "x": np.repeat([0, 1, 0, 1], counts)}
+
+
+def unseen_information() -> float:
+    """I(z; c | x) of `context_world` in nats: what no recognition of x alone can know of z.
+
+    **Example:** `unseen_information()` is 0.3160.
+    """
+    context, seen = np.asarray([[0.9, 0.1], [0.1, 0.9]]), np.asarray([[0.7, 0.3], [0.3, 0.7]])
+    joint = 0.5 * context[:, :, None] * seen[None]  # c, z, x
+    x, cx, zx = joint.sum((0, 1)), joint.sum(1), joint.sum(0)
+    return float((joint * np.log(joint * x / (cx[:, None] * zx[None]))).sum())
 
 
 def context_losses(epochs: int = 400) -> dict[str, float]:

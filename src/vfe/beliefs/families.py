@@ -106,12 +106,7 @@ def family_size(family: Any, conditioned: Conditioned) -> int:
     **Raises:** `ValueError` for what is no family of an encoder's answers, and where the family leaves some
     of the hidden nodes out.
     """
-    good = isinstance(family, AbstractDrawnFamily) or (
-        isinstance(family, type)
-        and issubclass(family, AbstractContinuous | Categorical | MeanField)
-        and not issubclass(family, AbstractLaplace)
-    )
-    if not good:
+    if not _answers(family):
         raise ValueError(
             f"Amortised: got family={getattr(family, '__name__', repr(family))}; wanted "
             "vfe.DiagonalGaussian, vfe.NodeGaussian, vfe.JointGaussian, vfe.Mixture(2), vfe.Flow(2), "
@@ -126,6 +121,14 @@ def family_size(family: Any, conditioned: Conditioned) -> int:
         return states if family is Categorical else states + NodeGaussian.size(conditioned.layout)
     _refuse(states > 0, family, conditioned)
     return family.size(conditioned.layout)
+
+
+def _answers(family: Any) -> bool:
+    """Whether an encoder can answer with beliefs of this family."""
+    if not isinstance(family, type):
+        return isinstance(family, AbstractDrawnFamily)
+    good = issubclass(family, AbstractContinuous | Categorical | MeanField)
+    return good and not issubclass(family, AbstractLaplace)
 
 
 def _refuse(wrong: bool, family: Any, conditioned: Conditioned) -> None:

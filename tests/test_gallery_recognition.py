@@ -184,6 +184,10 @@ def test_models_of_images():
         broken[name] = result._replace(gained=0 * result.gained, bounds=rising)
     assert not any(c.holds for c in vae_page.claims_of(broken, 0) if "processor" not in c.statement)
     one = found["one level"]
+    cut = dataclasses.replace(IMAGES, lesion=True)
+    lost = vae.gained_by_iteration(cut, one.model, one.family, grey.held_out)
+    lesioned = {name: result._replace(gained=lost) for name, result in found.items()}
+    assert not any(c.holds for c in vae_page.claims_of(lesioned, 0) if "iteration" in c.statement)
     for shift, good in ((-5.0, True), (0.0, False), (5.0, False)):
         noise = 0.1 * np.random.default_rng(0).normal(size=one.surprise.shape)
         both = {"one": one, "deep": one._replace(surprise=one.surprise + shift + noise * (shift != 0))}

@@ -118,7 +118,7 @@ def _apart(one: Any, other: Any, mask: Array | None) -> Array:
     else:
         try:
             each = kl_divergence(one, other)
-        except NotImplementedError:
+        except NotImplementedError:  # what numpyro raises for pairs it has no closed form of
             raise ValueError(
                 f"a {type(one).__name__} has no Fisher information here; there is one of Gaussian, "
                 "Bernoulli, categorical, gamma and Dirichlet nodes"

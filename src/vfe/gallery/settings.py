@@ -11,6 +11,14 @@ from typing import Any, TypeVar
 S = TypeVar("S")
 
 
+def about(text: str, default: Any = None) -> Any:
+    """A field of settings with its default and what `--help` says of it.
+
+    **Example:** `epochs: int = about("how many", 20)` in a frozen dataclass.
+    """
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 def parse_settings(kind: type[S], given: Sequence[str]) -> S:
     """The settings with these changes, each `key=value`.
 

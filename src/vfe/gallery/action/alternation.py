@@ -27,6 +27,7 @@ import numpy as np
 
 import vfe
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, RED, style
@@ -39,18 +40,14 @@ MISTAKEN = np.array([-4.0, -2.0])
 FAMILIES = {"product": vfe.DiagonalGaussian, "full": vfe.JointGaussian}
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How long, and how far action reaches."""
 
-    rounds: int = _about("of perception and action", 12)
-    steps: int = _about("of action in a round", 5)
-    rate: float = _about("of action, nats⁻¹; less than zero turns its sign round", 0.004)
-    reach: float = _about("how far action can move a sensation", 4.0)
+    rounds: int = about("of perception and action", 12)
+    steps: int = about("of action in a round", 5)
+    rate: float = about("of action, nats⁻¹; less than zero turns its sign round", 0.004)
+    reach: float = about("how far action can move a sensation", 4.0)
 
     def __post_init__(self) -> None:
         if self.rounds < 2 or self.steps < 1 or not self.reach > 0 or self.rate == 0:

@@ -27,6 +27,7 @@ import numpy as np
 import vfe
 from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, GREEN, INK, RED, style
@@ -38,21 +39,17 @@ STEP, CUE_TIME, TARGET_TIME = 0.004, 1.0, 4.0
 CUE_SD = 0.2
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The task and the agent."""
 
-    trials: int = _about("of each kind, with the same noise", 100)
-    gain: float = _about("g, by how much a cue moves a log-precision", 1.0)
-    log_precision: float = _about("b, ln precision of a place without a cue", 1.4)
-    target: float = _about("strength of the target", 2.0)
-    threshold: float = _about("of the belief, at which a response is made", 0.8)
-    noise: float = _about("sd of the sensations", 0.3)
-    samples: int = _about("of a second series, whose noise has precision 1", 4000)
+    trials: int = about("of each kind, with the same noise", 100)
+    gain: float = about("g, by how much a cue moves a log-precision", 1.0)
+    log_precision: float = about("b, ln precision of a place without a cue", 1.4)
+    target: float = about("strength of the target", 2.0)
+    threshold: float = about("of the belief, at which a response is made", 0.8)
+    noise: float = about("sd of the sensations", 0.3)
+    samples: int = about("of a second series, whose noise has precision 1", 4000)
 
     def __post_init__(self) -> None:
         if self.trials < 10 or self.samples < 100 or not self.noise > 0:

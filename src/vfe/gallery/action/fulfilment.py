@@ -29,6 +29,7 @@ from vfe.action import Acted, ActiveSystem, Process
 from vfe.dynamics import DynamicModel, Level
 from vfe.gallery.action.page import finish
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 from vfe.results.claims import Claim
 from vfe.results.style import BLUE, INK, ORANGE, style
 
@@ -38,20 +39,16 @@ ACTS, WRONG = "acts", "acts on another expectation"
 STUCK, OPEN = "cannot act", "cannot act, in doubt"
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Where the world starts, what is expected, and for how long."""
 
-    seconds: float = _about("how long", 16.0)
-    start: float = _about("place where the world starts", 0.5)
-    expected: float = _about("place that is expected", 1.5)
-    other: float = _about("place that another agent expects", -1.0)
-    log_precision: float = _about("ln precision of the senses, and of the motion expected", 4.0)
-    beliefs: int = _about("random beliefs under which dF/da is checked", 50)
+    seconds: float = about("how long", 16.0)
+    start: float = about("place where the world starts", 0.5)
+    expected: float = about("place that is expected", 1.5)
+    other: float = about("place that another agent expects", -1.0)
+    log_precision: float = about("ln precision of the senses, and of the motion expected", 4.0)
+    beliefs: int = about("random beliefs under which dF/da is checked", 50)
 
     def __post_init__(self) -> None:
         if self.seconds < 8 or self.beliefs < 1:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Literal
 
+from vfe.gallery.settings import about
+
 LARGEST_KEPT = 5000
 
 SMALL: dict[str, Any] = {
@@ -31,10 +33,6 @@ LARGE: dict[str, Any] = {
 }
 
 
-def _about(text: str, default: Any = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Sizes, epochs and weights. What is none is chosen by the size of the data.
@@ -43,22 +41,22 @@ class Settings:
     where they are *encoded*, an encoder gives them (for data too many to keep beliefs about).
     """
 
-    beliefs: Literal["kept", "encoded"] | None = _about("how training images get their beliefs")
-    z1: int | None = _about("elements of the lower hidden level")
-    z2: int | None = _about("elements of the upper hidden level")
-    decoder_width: int | None = _about("hidden units between z1 and the pixels")
-    upper_width: int | None = _about("hidden units between z2 and z1")
-    epochs: int | None = _about("passes over the training images")
-    batch_size: int | None = _about("images per step")
-    learning_rate: float | None = _about("peak rate of AdamW")
-    weight_decay: float | None = _about("AdamW's decay of the weights (a Gaussian prior on them)")
-    evaluated: int | None = _about("held-out images at most in the evaluation")
-    encoder_width: int = _about("hidden units of the encoder, where beliefs are encoded", 512)
-    contrast: float = _about("weight of the label's term (0 switches it off)", 50.0)
-    temperature: float = _about("margin in nats that still counts between labels", 10.0)
-    rivals: int = _about("wrong labels compared at each visit", 2)
-    steps: int = _about("natural-gradient steps of perception per image and label", 12)
-    samples: int = _about("Monte Carlo samples for the F that is reported", 128)
+    beliefs: Literal["kept", "encoded"] | None = about("how training images get their beliefs")
+    z1: int | None = about("elements of the lower hidden level")
+    z2: int | None = about("elements of the upper hidden level")
+    decoder_width: int | None = about("hidden units between z1 and the pixels")
+    upper_width: int | None = about("hidden units between z2 and z1")
+    epochs: int | None = about("passes over the training images")
+    batch_size: int | None = about("images per step")
+    learning_rate: float | None = about("peak rate of AdamW")
+    weight_decay: float | None = about("AdamW's decay of the weights (a Gaussian prior on them)")
+    evaluated: int | None = about("held-out images at most in the evaluation")
+    encoder_width: int = about("hidden units of the encoder, where beliefs are encoded", 512)
+    contrast: float = about("weight of the label's term (0 switches it off)", 50.0)
+    temperature: float = about("margin in nats that still counts between labels", 10.0)
+    rivals: int = about("wrong labels compared at each visit", 2)
+    steps: int = about("natural-gradient steps of perception per image and label", 12)
+    samples: int = about("Monte Carlo samples for the F that is reported", 128)
 
     def __post_init__(self) -> None:
         whole = (

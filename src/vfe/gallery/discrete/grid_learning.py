@@ -12,26 +12,23 @@ from vfe.action.history import History
 from vfe.discrete import POMDP, Agent, DirichletTables, OnlineLearning, Terms
 from vfe.discrete.worlds import grid
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 
 KINDS = {"seeks": 1.0, "wanders": 0.0, "avoids": -1.0}
-
-
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The grid, what is believed of it at first, and how long agents live in it."""
 
-    agents: int = _about("how many of each kind", 20)
-    blocks: int = _about("how many blocks of steps they live", 8)
-    block: int = _about("steps in a block", 25)
-    rows: int = _about("of the grid, and columns", 3)
-    slip: float = _about("how probable it is that a step fails", 0.1)
-    concentration: float = _about("count of every transition at first", 0.5)
-    horizon: int = _about("steps that agents look ahead", 2)
-    precision: float = _about("γ of their policies", 16.0)
+    agents: int = about("how many of each kind", 20)
+    blocks: int = about("how many blocks of steps they live", 8)
+    block: int = about("steps in a block", 25)
+    rows: int = about("of the grid, and columns", 3)
+    slip: float = about("how probable it is that a step fails", 0.1)
+    concentration: float = about("count of every transition at first", 0.5)
+    horizon: int = about("steps that agents look ahead", 2)
+    precision: float = about("γ of their policies", 16.0)
 
     def __post_init__(self) -> None:
         if self.agents < 2 or self.blocks < 2 or self.block < 1 or self.rows < 2:

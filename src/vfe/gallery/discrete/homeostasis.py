@@ -34,28 +34,25 @@ from vfe.action.history import History
 from vfe.discrete import POMDP, Agent, Terms
 from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 
 DARK, KITCHEN = 0, 1
 FED, CALM, DARKNESS = "expects to be fed", "expects nothing, avoids surprise", "expects darkness"
 KINDS = (FED, CALM, DARKNESS)
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The world, and how many live in it for how long."""
 
-    agents: int = _about("of each kind", 100)
-    steps: int = _about("of a life", 60)
-    levels: int = _about("of energy above none", 5)
-    scenes: int = _about("that the kitchen shows, each as probable", 4)
-    tires: float = _about("probability that a level of energy is used up in the dark", 0.4)
-    feeds: float = _about("probability that a level comes back in the kitchen", 0.7)
-    preference: float = _about("for a level of energy more, nats; less than zero: for less", 1.0)
-    horizon: int = _about("steps that agents look ahead", 3)
+    agents: int = about("of each kind", 100)
+    steps: int = about("of a life", 60)
+    levels: int = about("of energy above none", 5)
+    scenes: int = about("that the kitchen shows, each as probable", 4)
+    tires: float = about("probability that a level of energy is used up in the dark", 0.4)
+    feeds: float = about("probability that a level comes back in the kitchen", 0.7)
+    preference: float = about("for a level of energy more, nats; less than zero: for less", 1.0)
+    horizon: int = about("steps that agents look ahead", 3)
 
     def __post_init__(self) -> None:
         for name, least in (("agents", 10), ("steps", 10), ("levels", 2), ("scenes", 2), ("horizon", 1)):

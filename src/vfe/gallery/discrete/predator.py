@@ -33,6 +33,7 @@ from vfe.discrete import POMDP, Agent, HiddenMarkov
 from vfe.discrete.worlds import hidden_predator
 from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 
 CLEAR, SEEN = 0, 1
 PRIOR = np.array([2 / 3, 1 / 3])
@@ -43,19 +44,15 @@ CARRIED, FRAMES, ZEROS = "carried", "frame by frame", "hidden taken for clear"
 KINDS = (CARRIED, FRAMES, ZEROS)
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How long it is hidden, how many courses are drawn, and how many agents forage."""
 
-    hidden: int = _about("frames behind the occluder", 10)
-    courses: int = _about("drawn from the world, to count F and errors", 200)
-    frames: int = _about("of each course", 80)
-    agents: int = _about("that forage in a ring of patches, of each kind", 200)
-    steps: int = _about("for which they forage", 40)
+    hidden: int = about("frames behind the occluder", 10)
+    courses: int = about("drawn from the world, to count F and errors", 200)
+    frames: int = about("of each course", 80)
+    agents: int = about("that forage in a ring of patches, of each kind", 200)
+    steps: int = about("for which they forage", 40)
 
     def __post_init__(self) -> None:
         for name, least in (("hidden", 1), ("courses", 10), ("frames", 20), ("agents", 10), ("steps", 5)):

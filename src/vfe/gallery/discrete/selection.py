@@ -34,6 +34,7 @@ import vfe
 from vfe.discrete import POMDP, HiddenMarkov
 from vfe.gallery.intervals import Interval, mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 
 HAZARDS = (5e-4, 0.6)
 # Quiet steps about a change: before it, after it; when F is at its peak, and when it should be back.
@@ -42,26 +43,22 @@ PEAK, LATE = (0, 2), (4, 12)
 LOSSES = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The world, the population and its generations."""
 
-    agents: int = _about("how many live side by side", 60)
-    streams: int = _about("series of cues, the same for all agents", 16)
-    steps: int = _about("of each stream", 400)
-    places: int = _about("where food may be", 4)
-    validity: float = _about("how probable it is that a cue is right", 0.75)
-    stays: float = _about("mean number of steps that food stays", 50.0)
-    loss: float = _about("what a visit in vain costs, in units of what food brings", 4.0)
-    generations: int = _about("of selection, and of drift", 10)
-    lineages: int = _about("how often evolution is run", 10)
-    members: int = _about("agents in a generation", 40)
-    mutation: float = _about("sd of a child's ln hazard and logit trust about its parent's", 0.3)
-    draws: int = _about("of the bootstrap and of the null", 2000)
+    agents: int = about("how many live side by side", 60)
+    streams: int = about("series of cues, the same for all agents", 16)
+    steps: int = about("of each stream", 400)
+    places: int = about("where food may be", 4)
+    validity: float = about("how probable it is that a cue is right", 0.75)
+    stays: float = about("mean number of steps that food stays", 50.0)
+    loss: float = about("what a visit in vain costs, in units of what food brings", 4.0)
+    generations: int = about("of selection, and of drift", 10)
+    lineages: int = about("how often evolution is run", 10)
+    members: int = about("agents in a generation", 40)
+    mutation: float = about("sd of a child's ln hazard and logit trust about its parent's", 0.3)
+    draws: int = about("of the bootstrap and of the null", 2000)
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -1,7 +1,7 @@
 """A T-maze: who reads the cue first, who reads it again and again, and what each has of it."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from vfe.action.history import History
 from vfe.discrete import POMDP, Agent, Policies, Search, Terms, expected_free_energy, search
 from vfe.discrete.worlds import corridor_tmaze, tmaze
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 
 LEFT, RIGHT, CUE, JUNCTION = 1, 2, 3, 4
 NEVER = np.iinfo(int).max
@@ -20,20 +21,16 @@ READINGS = 5
 BUDGET = 64
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The maze, and how many live in it for how long; preferences in nats."""
 
-    agents: int = _about("how many live, for each way to plan", 400)
-    steps: int = _about("outcomes in a life, the first of them at the centre", 12)
-    cue_validity: float = _about("how probable it is that the cue is right", 0.95)
-    reward: float = _about("log-preference for the reward", 2.0)
-    loss: float = _about("log-preference for the loss", -3.0)
-    small_reward: float = _about("log-preference for the reward where little is at stake", 0.3)
+    agents: int = about("how many live, for each way to plan", 400)
+    steps: int = about("outcomes in a life, the first of them at the centre", 12)
+    cue_validity: float = about("how probable it is that the cue is right", 0.95)
+    reward: float = about("log-preference for the reward", 2.0)
+    loss: float = about("log-preference for the loss", -3.0)
+    small_reward: float = about("log-preference for the reward where little is at stake", 0.3)
 
     def __post_init__(self) -> None:
         if self.agents < 2 or self.steps < 8:

@@ -20,6 +20,7 @@ import numpy as np
 import vfe
 from vfe.dynamics import Simulated, birdsong, simulate
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, style
@@ -34,18 +35,14 @@ ERRORS = {"sound": BLUE, "chirps (level 1)": ORANGE, "phrases (level 2)": GREEN}
 LOWEST, HIGHEST, TOP = 2.0, 5.0, 60.0  # pitch in kHz at states of 0 and TOP
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The singer and the listener, who has the same model. States in units of the attractors."""
 
-    seconds: float = _about("length of the song", 3.75)
-    precision: float = _about("of the sound: 1 / variance of its noise", 2.7)
-    motion: float = _about("of the motion: 1 / variance of its noise, per second squared", 1.0)
-    cut_link: float = _about("of what descends from above, where backward connections are cut", 0.1)
+    seconds: float = about("length of the song", 3.75)
+    precision: float = about("of the sound: 1 / variance of its noise", 2.7)
+    motion: float = about("of the motion: 1 / variance of its noise, per second squared", 1.0)
+    cut_link: float = about("of what descends from above, where backward connections are cut", 0.1)
 
     def __post_init__(self) -> None:
         for name in ("precision", "motion", "cut_link"):

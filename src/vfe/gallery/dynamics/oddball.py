@@ -22,6 +22,7 @@ import vfe
 from vfe.dynamics import Reference, posterior_as_prior, simulate
 from vfe.gallery.intervals import mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, RED, style
@@ -29,23 +30,19 @@ from vfe.results.style import BLUE, GREEN, INK, ORANGE, PALE, RED, style
 NOISES = {"observation 1": "sound", "states 1": "motion", "causes": "cause"}
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What is played and what is expected at first; frequencies in cycles per second."""
 
-    listeners: int = _about("how many listeners hear the sequence, each with its own noise", 12)
-    standards: int = _about("standards before the deviant", 6)
-    after: int = _about("standards after the deviant", 2)
-    standard: float = _about("frequency of the standard (Hz)", 4.0)
-    deviant: float = _about("frequency of the deviant (Hz)", 6.0)
-    expected: float = _about("frequency expected at first (Hz)", 3.0)
-    expected_sd: float = _about("standard deviation of that expectation (Hz)", 0.1)
-    samples: int = _about("samples of a presentation, 64 a second", 64)
-    sweeps: int = _about("sweeps of learning over each presentation", 2)
+    listeners: int = about("how many listeners hear the sequence, each with its own noise", 12)
+    standards: int = about("standards before the deviant", 6)
+    after: int = about("standards after the deviant", 2)
+    standard: float = about("frequency of the standard (Hz)", 4.0)
+    deviant: float = about("frequency of the deviant (Hz)", 6.0)
+    expected: float = about("frequency expected at first (Hz)", 3.0)
+    expected_sd: float = about("standard deviation of that expectation (Hz)", 0.1)
+    samples: int = about("samples of a presentation, 64 a second", 64)
+    sweeps: int = about("sweeps of learning over each presentation", 2)
 
     def __post_init__(self) -> None:
         for name in ("standard", "deviant", "expected", "expected_sd"):

@@ -19,28 +19,25 @@ import numpy as np
 import vfe
 from vfe.gallery.intervals import mean_of
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
 from vfe.results.style import BLUE, INK, ORANGE, PALE, style
-
-
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The target, the eye and the screen that hides it; times in seconds, lengths in metres."""
 
-    targets: int = _about("how many targets are followed", 400)
-    seconds: float = _about("length of a record", 12.0)
-    dt: float = _about("time between samples", 0.05)
-    period: float = _about("time of one turn", 4.0)
-    memory: float = _about("time in which the motion forgets its phase", 60.0)
-    amplitude: float = _about("standard deviation of each coordinate", 1.0)
-    noise: float = _about("standard deviation of a sample", 0.15)
-    hidden_from: float = _about("when the target disappears", 5.0)
-    hidden_for: float = _about("for how long", 4.0)
+    targets: int = about("how many targets are followed", 400)
+    seconds: float = about("length of a record", 12.0)
+    dt: float = about("time between samples", 0.05)
+    period: float = about("time of one turn", 4.0)
+    memory: float = about("time in which the motion forgets its phase", 60.0)
+    amplitude: float = about("standard deviation of each coordinate", 1.0)
+    noise: float = about("standard deviation of a sample", 0.15)
+    hidden_from: float = about("when the target disappears", 5.0)
+    hidden_for: float = about("for how long", 4.0)
 
     def __post_init__(self) -> None:
         for name in ("seconds", "dt", "period", "memory", "amplitude", "noise", "hidden_for"):

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from vfe.gallery.settings import about
+
 LARGEST_SMALL = 5000
 SMALL: dict[str, Any] = {
     "components": 10,
@@ -24,27 +26,23 @@ LARGE: dict[str, Any] = {
 }
 
 
-def _about(text: str, default: Any = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The model, the eye, and how scans are compared."""
 
-    components: int | None = _about("components of the mixture of each label")
-    patch: int | None = _about("side of a glimpse, in pixels")
-    epochs: int | None = _about("passes over the training images")
-    batch_size: int | None = _about("images per step of learning")
-    learned_from: int | None = _about("training images at most")
-    evaluated: int | None = _about("held-out images at most, of each fold")
-    folds: int | None = _about("parts of all images, each held out once (1: the test images alone)")
-    grain: float = _about("least spread of a pixel within a component, of the grey scale", 0.125)
-    learning_rate: float = _about("of Adam", 0.02)
-    glimpses: int = _about("how often the eye looks", 8)
-    judged: int = _about("glimpses after which scans are compared", 4)
-    random_scans: int = _about("seeds of the scan at random", 4)
-    draws: int = _about("draws of each patch for the expected gain", 32)
+    components: int | None = about("components of the mixture of each label")
+    patch: int | None = about("side of a glimpse, in pixels")
+    epochs: int | None = about("passes over the training images")
+    batch_size: int | None = about("images per step of learning")
+    learned_from: int | None = about("training images at most")
+    evaluated: int | None = about("held-out images at most, of each fold")
+    folds: int | None = about("parts of all images, each held out once (1: the test images alone)")
+    grain: float = about("least spread of a pixel within a component, of the grey scale", 0.125)
+    learning_rate: float = about("of Adam", 0.02)
+    glimpses: int = about("how often the eye looks", 8)
+    judged: int = about("glimpses after which scans are compared", 4)
+    random_scans: int = about("seeds of the scan at random", 4)
+    draws: int = about("draws of each patch for the expected gain", 32)
 
     def __post_init__(self) -> None:
         for name in (*SMALL, "glimpses", "judged", "draws"):

@@ -22,7 +22,7 @@ cumulants, or deviations that do not fall. Moments in the place of cumulants fai
 
 import dataclasses
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,19 +31,16 @@ import numpy as np
 import vfe
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.gallery.physics.cumulants import cumulants_of
-
-
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
+from vfe.gallery.settings import about
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The size of the machine and of its weights."""
 
-    visible: int = _about("visible units, 4 to 10", 6)
-    hidden: int = _about("hidden units, 1 to 3", 3)
-    weight: float = _about("size of the weights: sd", 0.1)
+    visible: int = about("visible units, 4 to 10", 6)
+    hidden: int = about("hidden units, 1 to 3", 3)
+    weight: float = about("size of the weights: sd", 0.1)
 
     def __post_init__(self) -> None:
         if not (4 <= self.visible <= 10 and 1 <= self.hidden <= 3):

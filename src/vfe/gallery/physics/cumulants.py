@@ -31,6 +31,7 @@ from jaxtyping import Array
 
 import vfe
 from vfe.gallery.job import JobResult, Progress, Workspace
+from vfe.gallery.settings import about
 
 # Five states 0 … 4.
 PRIOR = np.array(
@@ -53,16 +54,12 @@ NODES = ("a", "b", "c", "d")
 NOISE = 0.6
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How far derivatives go, and where the posterior is looked at."""
 
-    orders: int = _about("derivatives of ln Z, 3 to 8", 6)
-    inputs: int = _about("values of x at which the posterior is looked at", 41)
+    orders: int = about("derivatives of ln Z, 3 to 8", 6)
+    inputs: int = about("values of x at which the posterior is looked at", 41)
 
     def __post_init__(self) -> None:
         if not 3 <= self.orders <= 8:

@@ -29,22 +29,19 @@ import vfe
 from vfe.conditioning import condition
 from vfe.densities import divergence
 from vfe.gallery.job import JobResult, Progress, Workspace
-
-
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
+from vfe.gallery.settings import about
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The belief to start from, how finely it moves, and the data a conditional is learned from."""
 
-    mean: float = _about("m at the start", -1.5)
-    scale: float = _about("s at the start", 1.6)
-    time: float = _about("length of the paths: steps times their size", 1.0)
-    finest: int = _about("steps of the finest path, a power of two of at least 32", 1024)
-    observations: int = _about("to learn a conditional from", 200)
-    plain_steps: int = _about("steps of plain gradient descent on it", 100)
+    mean: float = about("m at the start", -1.5)
+    scale: float = about("s at the start", 1.6)
+    time: float = about("length of the paths: steps times their size", 1.0)
+    finest: int = about("steps of the finest path, a power of two of at least 32", 1024)
+    observations: int = about("to learn a conditional from", 200)
+    plain_steps: int = about("steps of plain gradient descent on it", 100)
 
     def __post_init__(self) -> None:
         if not (self.scale > 0 and self.time > 0):

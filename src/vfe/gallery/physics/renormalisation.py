@@ -30,19 +30,16 @@ import numpy as np
 
 import vfe
 from vfe.gallery.job import JobResult, Progress, Workspace
-
-
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
+from vfe.gallery.settings import about
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The ring and the hierarchy."""
 
-    spins: int = _about("of the ring, a power of two of at least 8", 16)
-    coupling: float = _about("K between neighbours, nats", 1.2)
-    observations: int = _about("of the Gaussian hierarchy", 5)
+    spins: int = about("of the ring, a power of two of at least 8", 16)
+    coupling: float = about("K between neighbours, nats", 1.2)
+    observations: int = about("of the Gaussian hierarchy", 5)
 
     def __post_init__(self) -> None:
         if self.spins < 8 or self.spins & (self.spins - 1):

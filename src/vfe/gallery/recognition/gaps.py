@@ -37,23 +37,20 @@ from vfe.gallery.recognition.toys import (
     surprise,
     width_for,
 )
-
-
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
+from vfe.gallery.settings import about
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How much is learned from, and how long."""
 
-    held_out: int = _about("observations of each toy world that beliefs are compared on", 128)
-    steps: int = _about("of learning an encoder of a toy world, each on 128 fresh observations", 1500)
-    width: int = _about("of the hidden layers of a Gaussian encoder; others match its parameters", 24)
-    noises: tuple[float, ...] = _about("of the invertible world", (0.5, 0.2, 0.05))
-    images: int = _about("held-out digits whose lower half is hidden", 60)
-    digit_epochs: int = _about("of the model of digits, and of its encoders", 30)
-    lesion: bool = _about("cut the backward connections: what is iterated predicts nothing", False)
+    held_out: int = about("observations of each toy world that beliefs are compared on", 128)
+    steps: int = about("of learning an encoder of a toy world, each on 128 fresh observations", 1500)
+    width: int = about("of the hidden layers of a Gaussian encoder; others match its parameters", 24)
+    noises: tuple[float, ...] = about("of the invertible world", (0.5, 0.2, 0.05))
+    images: int = about("held-out digits whose lower half is hidden", 60)
+    digit_epochs: int = about("of the model of digits, and of its encoders", 30)
+    lesion: bool = about("cut the backward connections: what is iterated predicts nothing", False)
 
     def __post_init__(self) -> None:
         counts = (self.held_out, self.steps, self.width, self.images, self.digit_epochs)

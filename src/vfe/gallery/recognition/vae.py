@@ -32,34 +32,31 @@ import vfe
 from vfe.gallery.digits.data import Images, embedded, from_arrays
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.gallery.recognition.toys import decoder_cut
+from vfe.gallery.settings import about
 
 RATE = 2e-3
 REFINEMENT = 0.01
 REFINED = 100
 
 
-def _about(text: str, default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Sizes and times. `None`: by the data (small for scikit-learn's digits, the usual size for others)."""
 
-    latents: int | None = _about("numbers in z (16 or 50)", None)
-    above: int | None = _about("numbers in z₂ (8 or 20)", None)
-    width: int | None = _about("of both tanh layers of encoder and decoder (64 or 200)", None)
-    epochs: int | None = _about("of the model of one level (200 or 30)", None)
-    refined: float = _about("share of the hierarchy's time in which beliefs are refined", 0.1)
-    refinements: int = _about("steps of each refinement", 3)
-    batch_size: int = _about("images per step", 100)
-    draws: int = _about("from every belief at a step, one antithetic pair or more", 2)
-    refined_draws: int = _about("from beliefs that are refined", 8)
-    bound: int = _about("K of an importance-weighted bound to descend instead of F (1: F)", 1)
-    importance_samples: int = _about("for −ln p(x) of held-out images", 1000)
-    images: int = _about("held-out images", 450)
-    lesion: bool = _about("cut the backward connections: what is iterated predicts nothing", False)
-    cut: bool = _about("cut the upper level off: z₁ keeps a prior of its own", False)
+    latents: int | None = about("numbers in z (16 or 50)", None)
+    above: int | None = about("numbers in z₂ (8 or 20)", None)
+    width: int | None = about("of both tanh layers of encoder and decoder (64 or 200)", None)
+    epochs: int | None = about("of the model of one level (200 or 30)", None)
+    refined: float = about("share of the hierarchy's time in which beliefs are refined", 0.1)
+    refinements: int = about("steps of each refinement", 3)
+    batch_size: int = about("images per step", 100)
+    draws: int = about("from every belief at a step, one antithetic pair or more", 2)
+    refined_draws: int = about("from beliefs that are refined", 8)
+    bound: int = about("K of an importance-weighted bound to descend instead of F (1: F)", 1)
+    importance_samples: int = about("for −ln p(x) of held-out images", 1000)
+    images: int = about("held-out images", 450)
+    lesion: bool = about("cut the backward connections: what is iterated predicts nothing", False)
+    cut: bool = about("cut the upper level off: z₁ keeps a prior of its own", False)
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.refinements, self.importance_samples, self.images, self.bound)

@@ -9,8 +9,8 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import norm
 
 import vfe
+from vfe.averages import draws_of
 from vfe.conditioning import condition
-from vfe.free_energy import draws_of
 from vfe.learning.plan import Plan, Strengths
 from vfe.learning.ways import Minibatch
 from vfe.learning.ways.importance_weighted import ImportanceWeightedObservations

@@ -484,3 +484,28 @@ def test_the_state_that_has_no_answer_is_named():
     logs = [np.log(0.6) - 0.5 * x**2 - 0.5 * np.log(2 * np.pi), np.log(0.3) - 0.25 * (x - 2) ** 2]
     logs[1] = logs[1] - 0.5 * np.log(4 * np.pi)
     assert_close(percept.free_energy.total, -np.logaddexp(*logs) + np.log(3), 1e-6)
+
+
+def product() -> vfe.Model:
+    """x = a b + noise: two modes, between which every slope in the means vanishes."""
+    return vfe.Model(
+        a=vfe.gaussian(jnp.zeros(())),
+        b=vfe.gaussian(jnp.zeros(())),
+        x=vfe.gaussian(lambda a, b: a * b, scale=0.3, parents=("a", "b")),
+    )
+
+
+def test_sampled_free_energy_is_not_over_the_draws_the_belief_was_fitted_to() -> None:
+    model, data = product(), {"x": jnp.full(64, 3.0)}
+    percept = vfe.perceive(model, data, belief=vfe.DiagonalGaussian, expectation=vfe.MonteCarlo(64))
+    F = percept.free_energy
+    # The slope vanishes at the start, a = b = 0, where F is 51 at best; none may stay there.
+    assert np.all(F.total < 20), F.total
+    many = vfe.free_energy(
+        model, percept.belief, data, expectation=vfe.MonteCarlo(4096), key=jax.random.key(9)
+    ).mean()
+    error = float(np.hypot(F.mean().standard_error, many.standard_error))
+    assert abs(float(F.mean().total - many.total)) < 3 * error
+    # What was minimised is too low, by the fit to its draws.
+    fitted = np.asarray(percept.trace[:, -1])
+    assert fitted.mean() < float(many.total) - 3 * fitted.std() / np.sqrt(len(fitted))

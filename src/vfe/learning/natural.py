@@ -7,12 +7,13 @@ import jax
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from vfe.averages import expected_energies
 from vfe.beliefs import GaussNewtonLaplace
 from vfe.conditioning import Conditioned
 from vfe.conditioning.divergences import divergences
 from vfe.declared import is_quadratic
 from vfe.expectation import MonteCarlo, Taylor
-from vfe.free_energy import default_expectation, expected_energies
+from vfe.free_energy import default_expectation
 from vfe.learning.perceiving import renewed
 from vfe.learning.plan import Plan
 from vfe.model import Model

@@ -8,11 +8,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from vfe.averages import expected_energies
 from vfe.beliefs import Categorical, DiagonalGaussian, Laplace, MeanField, NodeGaussian
 from vfe.conditioning import Conditioned
 from vfe.declared import why_not_quadratic
 from vfe.expectation import Taylor
-from vfe.free_energy import expected_energies
 from vfe.perception.loop import AbstractBeliefSolver, Progress, move
 from vfe.perception.objective import AbstractObjective
 

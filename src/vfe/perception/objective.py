@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vfe.averages import expected_energies, expected_terms
 from vfe.beliefs import Point
 from vfe.conditioning import Conditioned
 from vfe.expectation import AbstractExpectation
-from vfe.free_energy import expected_energies, expected_terms
 
 
 class AbstractObjective(eqx.Module):

@@ -20,7 +20,8 @@ class Percept(eqx.Module):
     """What was perceived; every array has the leading axes of the data.
 
     `belief`: q(z); `free_energy`: F in nats; `status`: a `vfe.Status` code per observation; `steps`;
-    `trace`: what the solver minimised (nats), at every `stride`-th step; `gradient`: the largest
+    `trace`: what the solver minimised (nats), at every `stride`-th step (under `vfe.MonteCarlo` over the
+    draws it was sought with, which a belief fits: lower than F); `gradient`: the largest
     element left of its gradient; `failed_state`: under `vfe.Enumerated`, the first state whose belief has
     no answer, for which the whole observation then has none, as its F_l could be any; else −1.
     """

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from vfe.averages import Terms, draws_of, over_draws
 from vfe.conditioning import Conditioned
-from vfe.free_energy import FreeEnergy, Kind, Terms, draws_of, over_draws
+from vfe.free_energy import FreeEnergy, Kind
 from vfe.learning.perceiving import encoded, renewed
 from vfe.learning.plan import Plan
 from vfe.learning.ways.base import AbstractWay, Minibatch, Visit, mean

@@ -212,9 +212,12 @@ def test_drawn_families_learn(family, objective):
         objective=objective,
         epochs=1,
         where=lambda m: (),
-        solver=vfe.Descent(optax.sgd(0.05)) if isinstance(objective, vfe.Refined) else None,
         perception_steps=1,
-        expectation=vfe.MonteCarlo(32),
+        **(
+            {"solver": vfe.Descent(optax.sgd(0.05)), "expectation": vfe.MonteCarlo(32)}
+            if isinstance(objective, vfe.Refined)
+            else {}
+        ),
     )
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), learned.model, model))
     moved = np.abs(learned.family.encoder.weights[-1] - belief.encoder.weights[-1])
@@ -390,6 +393,10 @@ def test_objectives_that_do_not_go_with_the_rest():
         learn(None, solver=vfe.Descent())
     with pytest.raises(ValueError, match="beliefs are taken as they are"):
         learn(vfe.ImportanceWeighted(2), solver=vfe.Descent())
+    with pytest.raises(ValueError, match=r"MonteCarlo\(...\) would not be used"):
+        learn(vfe.ImportanceWeighted(2), expectation=vfe.MonteCarlo(4))
+    with pytest.raises(ValueError, match=r"TotalDerivative\(\) would not be used"):
+        learn(None, gradient=vfe.TotalDerivative())
     with pytest.raises(ValueError, match="a solver that takes steps"):
         learn(vfe.Refined(), solver=vfe.FeedForward())
     with pytest.raises(ValueError, match="wants a belief with a density"):

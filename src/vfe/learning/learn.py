@@ -185,7 +185,7 @@ def learn(
         _refuse_large_store(conditioned, family)
     if family is GaussNewtonLaplace:
         _check_gauss_newton(conditioned, contrast, expectation)
-    check_objective(objective, family, solver, contrast, conditioned, expectation)
+    check_objective(objective, family, solver, contrast, conditioned, expectation, gradient)
     spec = trainable(model, where, encoder_of(family))
     refuse_point_precisions(conditioned, family, spec)
     if family is Particles or isinstance(solver, Langevin):

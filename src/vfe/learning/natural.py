@@ -33,7 +33,8 @@ def natural_descent(
 
     **Arguments:** `rate`; `damping`: added to G (in units of the parametrisation chosen), for parameters
     some direction of which changes no conditional; `steps`, `tolerance`: conjugate gradients stop after so
-    many steps, or where what is left is this share of ∂F/∂θ. An optax transformation: `optax.chain` it
+    many steps (then short of the natural gradient, but on a way on which F falls), or where what is left is
+    this share of ∂F/∂θ. An optax transformation: `optax.chain` it
     with others.
 
     **Raises:** `ValueError` for settings out of range; when learning, for nodes whose Fisher information

@@ -8,6 +8,7 @@ import equinox as eqx
 
 from vfe.beliefs import Amortised, Enumerated, MeanField, Point
 from vfe.conditioning import Conditioned
+from vfe.learning.gradient import StochasticTrace, TotalDerivative
 from vfe.learning.trainable import is_amortised
 from vfe.perception.feed_forward import FeedForward
 
@@ -136,8 +137,14 @@ def check_objective(
     contrast: Any,
     conditioned: Conditioned,
     expectation: Any = None,
+    gradient: Any = None,
 ) -> None:
     """**Raises:** `TypeError` or `ValueError` where the objective does not go with the rest."""
+    if is_amortised(family) and isinstance(gradient, StochasticTrace | TotalDerivative):
+        raise ValueError(
+            f"learn: an encoder's beliefs do not follow the model by themselves, so {type(gradient).__name__}"
+            "() would not be used; leave gradient= out."
+        )
     if objective is None:
         if is_amortised(family) and solver is not None and not isinstance(solver, FeedForward):
             raise ValueError(
@@ -169,6 +176,11 @@ def check_objective(
         isinstance(family, Enumerated) or conditioned.discrete or inner is MeanField
     ):
         raise ValueError("learn: vfe.ImportanceWeighted draws continuous nodes; none may be discrete.")
+    if isinstance(objective, ImportanceWeighted) and expectation is not None:
+        raise ValueError(
+            f"learn: vfe.ImportanceWeighted({objective.samples}) takes its bound and F over its own draws, so "
+            f"{type(expectation).__name__}(...) would not be used; leave expectation= out."
+        )
     if isinstance(objective, Refined):
         draws = getattr(expectation, "samples", None)
         if draws is not None and draws < FEW:

@@ -225,15 +225,17 @@ def learn(
         schedule = optax.cosine_decay_schedule(
             stage.first, stage.epochs * per_epoch, stage.last / stage.first
         )
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"expectation": vfe.MonteCarlo(settings.draws)}
         if stage.refined:
             options = {
+                "expectation": vfe.MonteCarlo(settings.refined_draws),
                 "objective": vfe.Refined(),
                 # A few draws are soon fitted in place of the posterior: small steps, and more draws.
                 "solver": vfe.Descent(optax.adam(REFINEMENT)),
                 "perception_steps": settings.refinements,
             }
         elif settings.bound > 1:
+            # The bound has draws of its own.
             options = {"objective": vfe.ImportanceWeighted(settings.bound)}
 
         ticks: list[float] = []
@@ -250,7 +252,6 @@ def learn(
             batch_size=settings.batch_size,
             belief=family,
             augment=binary,
-            expectation=vfe.MonteCarlo(settings.refined_draws if stage.refined else settings.draws),
             optimiser=optax.adam(schedule),
             key=jax.random.fold_in(key, number),
             callback=shown,

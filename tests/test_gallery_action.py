@@ -8,7 +8,6 @@ import pytest
 from plain_action import LinearModel, LinearWorld, act
 
 import vfe
-from vfe.gallery import JOBS
 from vfe.gallery.action import alternation, attention, fulfilment, pursuit, reaching, reflex
 from vfe.gallery.job import Workspace
 from vfe.gallery.progress import Silent
@@ -200,19 +199,3 @@ def test_one_belief_for_both_eyes_fails():
     same = ({"a": [0.03, 0.07], "b": [0.03, 0.07]}, {"a": [0.04, 0.01], "b": [0.04, 0.01]})
     held = [claim.holds for claim in pursuit.claims(*same, {"a": [0.1, 0.1], "b": [0.1, 0.1]})]
     assert held == [True, True, False, False, False]
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("fulfilment", {"seconds": 1.0}),
-        ("fulfilment", {"expected": 0.5}),
-        ("alternation", {"rounds": 1}),
-        ("alternation", {"rate": 0.0}),
-        ("attention", {"trials": 1}),
-        ("attention", {"threshold": 3.0}),
-    ],
-)
-def test_settings_that_leave_nothing_to_measure(name, settings):
-    with pytest.raises(ValueError, match=f"{name}: got .*{next(iter(settings))}"):
-        JOBS[name].load().Settings(**settings)

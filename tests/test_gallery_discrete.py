@@ -6,16 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from gallery_cases import page_of
 
-from vfe.cli import app
 from vfe.discrete import every_policy, expected_free_energy
-from vfe.gallery import JOBS
 from vfe.gallery.discrete import grid_learning, tmaze, tmaze_page
 from vfe.gallery.intervals import NORMAL, mean_of, share_of
 from vfe.gallery.job import Workspace
 from vfe.gallery.progress import Silent
-from vfe.results.report import build_report
 
 MAZE = tmaze.Settings(agents=200, steps=10)
 GRID = grid_learning.Settings(agents=12, blocks=4)
@@ -27,15 +24,6 @@ def lives():
     kinds = tmaze.kinds(MAZE)
     names = (tmaze.POLICIES, tmaze.BLIND, tmaze.LITTLE, tmaze.TREE, tmaze.KEPT, tmaze.LITTLE_TREE)
     return {name: tmaze.live(MAZE, 0, *kinds[name]) for name in names}
-
-
-def page_of(result):
-    page = build_report(result.report)
-    for name, value in result.headline:
-        assert name in page
-        assert "nan" not in value
-    assert page.count("<img") == len(result.figures)
-    return page
 
 
 def test_the_cue_comes_first_where_information_counts_and_never_where_it_does_not(lives):
@@ -195,25 +183,3 @@ def test_intervals():
         assert abs(0.75 - edge) / np.sqrt(edge * (1 - edge) / 40) == pytest.approx(NORMAL)
     assert share_of(np.ones(10)).high == pytest.approx(100.0)
     assert mean_of([-2.0, -1.0, -3.0]).text(".1f") == "−2.0 (−3.1 to −0.9)"
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("tmaze", {"steps": 7}),
-        ("tmaze", {"cue_validity": 0.5}),
-        ("tmaze", {"small_reward": 3.0}),
-        ("grid-learning", {"agents": 1}),
-        ("grid-learning", {"concentration": 0.0}),
-    ],
-)
-def test_settings_that_leave_nothing_to_measure(name, settings):
-    with pytest.raises(ValueError, match=f"{name}: got .*{next(iter(settings))}"):
-        JOBS[name].load().Settings(**settings)
-
-
-@pytest.mark.parametrize(("name", "figure"), [("tmaze", "courses.png"), ("grid-learning", "learning.png")])
-def test_the_list_says_what_is_written(name, figure):
-    out = CliRunner().invoke(app, ["list", name]).output
-    for word in (figure, "result.nc"):
-        assert word in out

@@ -4,10 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from vfe.cli import app
-from vfe.gallery import JOBS
 from vfe.gallery.dynamics import birdsong, oddball, permanence
 from vfe.gallery.job import Workspace
 from vfe.gallery.progress import Silent
@@ -135,19 +132,3 @@ def test_the_percept_goes_on_in_an_omission_and_dies_in_silence(tmp_path):
     whole = [claim.holds for claim in birdsong.claims(settings, song, found, lesioned)]
     assert whole == [True] * 5 + [False]
     assert not any(claim.holds for claim in birdsong.claims(settings, song, swapped, lesioned)[:5])
-
-
-@pytest.mark.parametrize("name", ["birdsong", "oddball", "permanence"])
-def test_settings_that_cannot_be(name):
-    settings = JOBS[name].load().Settings
-    wrong = {"birdsong": {"seconds": 0.1}, "oddball": {"listeners": 1}, "permanence": {"hidden_for": 60.0}}
-    with pytest.raises(ValueError, match=next(iter(wrong[name]))):
-        settings(**wrong[name])
-
-
-@pytest.mark.parametrize("name", ["birdsong", "oddball", "permanence"])
-def test_the_list_says_what_is_written(name):
-    out = CliRunner().invoke(app, ["list", name]).output
-    figures = {"birdsong": "sonograms.png", "oddball": "beliefs.png", "permanence": "target.png"}
-    for word in (figures[name], "result.nc"):
-        assert word in out

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from gallery_cases import failing, page_of
 
 import vfe
-from vfe.gallery import JOBS
 from vfe.gallery.foundations import (
     empirical_bayes,
     empirical_bayes_page,
@@ -25,40 +25,8 @@ from vfe.gallery.foundations import (
     readings_page,
 )
 from vfe.gallery.foundations.toys import discrete_model, gaussian_hierarchy, tables
-from vfe.results.report import build_report
 
 TOYS = np.load("tests/reference/toys/toys.npz")
-
-
-def page_of(result):
-    page = build_report(result.report)
-    for name, value in result.headline:
-        assert name in page
-        assert "nan" not in value
-    assert page.count("<img") == len(result.figures)
-    return page
-
-
-def failing(claims):
-    return [claim.statement for claim in claims if not claim.holds]
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("readings", {"beliefs": 1}),
-        ("ensembles", {"persistence": 1.0}),
-        ("limits", {"x": -1.0}),
-        ("empirical-bayes", {"sd": 0.0}),
-        ("priors", {"disturbance": 0.0}),
-        ("predictive-coding", {"occluded": 6}),
-        ("entropy-bound", {"believed": 1.0}),
-        ("explaining-away", {"leak": 0.0}),
-    ],
-)
-def test_settings_are_checked(name, settings):
-    with pytest.raises(ValueError, match=f"{name}: got .*wanted"):
-        JOBS[name].load().Settings(**settings)
 
 
 def test_the_tables_are_those_of_the_reference():

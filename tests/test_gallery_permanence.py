@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from gallery_cases import page_of
 from scipy.stats import spearmanr
 
 import vfe
-from vfe.gallery import JOBS
 from vfe.gallery.discrete import (
     homeostasis,
     homeostasis_page,
@@ -17,20 +17,10 @@ from vfe.gallery.discrete import (
     selection,
     selection_page,
 )
-from vfe.results.report import build_report
 
 SMALL = selection.Settings(streams=8, generations=6, lineages=4, draws=200)
 ROOMS = homeostasis.Settings(agents=40, steps=40)
 HUNT = predator.Settings(courses=60, frames=60, agents=80, steps=25)
-
-
-def page_of(result):
-    page = build_report(result.report)
-    for name, value in result.headline:
-        assert name in page
-        assert "nan" not in value
-    assert page.count("<img") == len(result.figures)
-    return page
 
 
 def forward(start, moves, sees, outcomes):
@@ -208,20 +198,3 @@ def test_surprise_of_a_life_by_hand(housed):
     np.testing.assert_allclose(housed.free_energy, felt + np.log(ROOMS.scenes) * place, atol=2e-5)
     dark_seen = np.where(place == 1, -np.log(0.02 / ROOMS.scenes), -np.log(0.98))
     np.testing.assert_allclose(housed.all_dark, felt + dark_seen, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("selection", {"validity": 0.2}),
-        ("selection", {"agents": 3}),
-        ("selection", {"loss": -1.0}),
-        ("predator", {"hidden": 0}),
-        ("predator", {"agents": 1}),
-        ("homeostasis", {"tires": 1.0}),
-        ("homeostasis", {"levels": 1}),
-    ],
-)
-def test_settings_that_leave_nothing_to_measure(name, settings):
-    with pytest.raises(ValueError, match=f"{name}: got .*{next(iter(settings))}"):
-        JOBS[name].load().Settings(**settings)

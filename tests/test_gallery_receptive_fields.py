@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from vfe.gallery import JOBS
 from vfe.gallery.recognition import receptive_fields, receptive_fields_page
 from vfe.results.report import build_report
 
@@ -88,9 +87,3 @@ def test_patches_are_of_one_place_or_of_different_ones():
     assert agreement(beside) > 0.5
     assert abs(agreement(apart)) < 0.1
     np.testing.assert_allclose(np.stack(list(beside.values())).std((0, 2)), 1.0, atol=0.05)
-
-
-@pytest.mark.parametrize("settings", [{"patches": 10}, {"above": 9}, {"networks": 1}])
-def test_settings_are_checked(settings):
-    with pytest.raises(ValueError, match=r"receptive-fields: got .*wanted"):
-        JOBS["receptive-fields"].load().Settings(**settings)

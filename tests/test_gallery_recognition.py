@@ -5,22 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from gallery_cases import page_of
 
 import vfe
 from vfe.gallery.digits.data import embedded
 from vfe.gallery.recognition import gaps, gaps_page, occlusion, toys, vae, vae_page
-from vfe.results.report import build_report
 
 SMALL = gaps.Settings(held_out=64, steps=800, width=12, noises=(0.5, 0.05), images=24, digit_epochs=12)
-
-
-def written(result):
-    page = build_report(result.report)
-    for name, value in result.headline:
-        assert name in page
-        assert "nan" not in value
-    assert page.count("<img") == len(result.figures)
-    return result
 
 
 def holding(claims):
@@ -87,7 +78,8 @@ def test_halves_are_hidden():
 def test_three_gaps():
     """All claims hold; without backward connections, those about iteration do not."""
     found = gaps.measure(SMALL, 0)
-    result = written(gaps_page.write_up(SMALL, found))
+    result = gaps_page.write_up(SMALL, found)
+    page_of(result)
     assert all(holding(result.claims).values()), [c for c in result.claims if not c.holds]
     many = found.many
     assert many.surprise == pytest.approx(3.593, abs=5e-4)
@@ -175,7 +167,7 @@ def test_models_of_images():
         assert result.history[-1] < result.history[0] - 1
         assert np.mean(result.surprise) < np.mean(result.free_energy)
         assert list(result.bounds) == [1, 5, 50, 200]
-    written(vae_page.write_up(IMAGES, grey, found, stages, embedded()))
+    page_of(vae_page.write_up(IMAGES, grey, found, stages, embedded()))
     # Broken: no iteration; fewer draws than it says; of many images, a hierarchy that is no better.
     broken = {}
     for name, result in found.items():

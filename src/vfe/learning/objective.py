@@ -142,8 +142,8 @@ def check_objective(
     """**Raises:** `TypeError` or `ValueError` where the objective does not go with the rest."""
     if is_amortised(family) and isinstance(gradient, StochasticTrace | TotalDerivative):
         raise ValueError(
-            f"learn: an encoder's beliefs do not follow the model by themselves, so {type(gradient).__name__}"
-            "() would not be used; leave gradient= out."
+            "learn: an encoder's beliefs do not follow the model by themselves, so "
+            f"{type(gradient).__name__}() would not be used; leave gradient= out."
         )
     if objective is None:
         if is_amortised(family) and solver is not None and not isinstance(solver, FeedForward):
@@ -178,8 +178,8 @@ def check_objective(
         raise ValueError("learn: vfe.ImportanceWeighted draws continuous nodes; none may be discrete.")
     if isinstance(objective, ImportanceWeighted) and expectation is not None:
         raise ValueError(
-            f"learn: vfe.ImportanceWeighted({objective.samples}) takes its bound and F over its own draws, so "
-            f"{type(expectation).__name__}(...) would not be used; leave expectation= out."
+            f"learn: vfe.ImportanceWeighted({objective.samples}) takes its bound and F over its own "
+            f"draws, so {type(expectation).__name__}(...) would not be used; leave expectation= out."
         )
     if isinstance(objective, Refined):
         draws = getattr(expectation, "samples", None)

@@ -46,3 +46,19 @@ def test_claims_go_to_page_folder_and_screen(tmp_path):
     assert "FAILS" in console.export_text()
     with pytest.raises(ValueError, match="which is none"):
         from_json({"statement": "x"})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "proved"),
+    [
+        ({"high": 1e-9}, True),
+        ({"low": -1e-11}, True),
+        ({"low": 0.0, "high": 0.0}, True),
+        ({"low": 0.0}, False),
+        ({"high": 0.0}, False),
+        ({"low": 4.0, "high": 4.0}, False),
+        ({"low": -0.2, "high": 0.2}, False),
+    ],
+)
+def test_what_is_proved_is_told_from_what_was_found(bounds, proved):
+    assert Claim("it is so", 0.0, **bounds).proved is proved

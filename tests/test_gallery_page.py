@@ -47,11 +47,11 @@ def test_a_page_of_two_experiments(tmp_path):
     held = Claim("the error while hidden is below", 0.3, high=0.5, unit="m")
     make_run(runs / "b", claims=[held, Claim("it fails", 2.0, high=1.0)])
     make_run(runs / "a", name="birdsong", figure=False)
-    make_run(runs / "c", name="other")
+    make_run(runs / "c", name="other", claims=[Claim("the two differ by", 1e-12, high=1e-9)])
     page = tmp_path / "docs" / "gallery.md"
     result = RUN.invoke(app, ["gallery", str(runs), "--out", str(page)])
     assert result.exit_code == 0
-    assert "3 experiments, 2 claims, 1 failed, 2 figures" in result.output.replace("\n", "")
+    assert "3 experiments, 3 claims, 1 failed, 2 figures" in result.output.replace("\n", "")
     text = page.read_text()
     assert text.startswith(MARK)
     # In the order of the list; what no list knows comes last.
@@ -61,6 +61,7 @@ def test_a_page_of_two_experiments(tmp_path):
     assert "| the error while hidden is below | 0.3 m | at most 0.5 | holds |" in text
     assert "| it fails | 2 | at most 1 | **FAILS** |" in text
     assert "**1 failed**" in text
+    assert "within 10⁻⁴ or less: 1. That" in text
     assert "| error | 0.3 m |" in text
     assert "\n    vfe run permanence --seed 0\n" in text
     assert "](gallery/permanence-target.png)" in text

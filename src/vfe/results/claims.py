@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 
+PROVED = 1e-4
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """A check that could have come out otherwise.
@@ -35,6 +38,14 @@ class Claim:
     def holds(self) -> bool:
         """Whether the measurement lies within the bounds."""
         return bool(self.low <= self.measured <= self.high)
+
+    @property
+    def proved(self) -> bool:
+        """Whether theory leaves nothing open but rounding: what could fail then is the code.
+
+        Read off the bounds: within 10⁻⁴ of zero, on the side where zero itself would hold.
+        """
+        return 0 < self.high <= PROVED or -PROVED <= self.low < 0 or self.low == self.high == 0
 
     @property
     def bound(self) -> str:

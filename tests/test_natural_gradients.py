@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from scipy.special import gammaln
+from scipy.stats import dirichlet, gamma
 
 import vfe
 from vfe.conditioning import condition
@@ -144,6 +145,35 @@ def test_one_unit_step_is_the_posterior_in_exponential_families(model_of, data, 
     # From gamma(1, 1), Dirichlet(1 … 1).
     start = np.array([0.0, -1.0]) if len(natural) == 2 else np.zeros(3)
     np.testing.assert_allclose(half.belief.natural(), 0.5 * (start + natural), atol=1e-9)
+
+
+def test_marginals_of_conjugate_beliefs_are_in_closed_form():
+    model = vfe.Model(
+        m=vfe.gaussian(np.zeros(2)),
+        t=vfe.gamma(2.0, 1.0),
+        p=vfe.dirichlet(np.ones(3)),
+        x=vfe.gaussian(lambda m, t, p: m.sum() * t * p[0], parents=("m", "t", "p")),
+    )
+    conditioned, _ = condition(model, {"x": np.zeros(4)})
+    alpha = np.array([1.5, 0.5, 3.0])
+    numbers = {
+        "m": np.array([0.3, -2.0, *np.log([0.5, 1.5])]),
+        "t": np.log([2.5, 0.7]),
+        "p": np.log(alpha),
+    }
+    row = np.concatenate([numbers[s.name] for s in conditioned.layout.slots])
+    belief = vfe.Conjugate().from_vector(conditioned.layout, jnp.asarray([row, row]))
+    wanted = {
+        "m": (np.array([0.3, -2.0]), np.array([0.25, 2.25])),
+        "t": (gamma(2.5, scale=1 / 0.7).mean(), gamma(2.5, scale=1 / 0.7).var()),
+        "p": (dirichlet(alpha).mean(), dirichlet(alpha).var()),
+    }
+    for name, (mean, variance) in wanted.items():
+        found = belief[name]
+        assert found.mean.shape == (2, *np.shape(mean))
+        np.testing.assert_allclose(found.mean[1], mean, rtol=1e-12)
+        np.testing.assert_allclose(found.variance[0], variance, rtol=1e-12)
+        np.testing.assert_allclose(found.sd[0], np.sqrt(variance), rtol=1e-12)
 
 
 def test_a_mean_and_a_precision_together():

@@ -7,7 +7,7 @@ children, so that the Cholesky factor of a covariance splits the entropy by leve
 
 from vfe.beliefs.base import AbstractBelief
 from vfe.beliefs.combined import EnumeratedBelief, MeanField, MixtureMarginal
-from vfe.beliefs.conjugate import Conjugate, ConjugateBelief
+from vfe.beliefs.conjugate import Conjugate, ConjugateBelief, ConjugateMarginal
 from vfe.beliefs.continuous import LOG_2PI, AbstractContinuous, AbstractGaussian, GaussianMarginal
 from vfe.beliefs.discrete import (
     AbstractDiscrete,
@@ -46,6 +46,7 @@ __all__ = [
     "CategoricalMarginal",
     "Conjugate",
     "ConjugateBelief",
+    "ConjugateMarginal",
     "DiagonalGaussian",
     "DrawnMarginal",
     "Draws",

@@ -9,7 +9,7 @@ from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vfe.beliefs.continuous import LOG_2PI
-from vfe.beliefs.drawn import AbstractDrawn, AbstractDrawnFamily, DrawnMarginal, Draws
+from vfe.beliefs.drawn import AbstractDrawn, AbstractDrawnFamily, Draws
 from vfe.conditioning import Conditioned, Layout, Slot
 
 
@@ -228,8 +228,42 @@ class ConjugateBelief(AbstractDrawn):
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> dict[str, Array]:
         return self.layout.decode(self._drawn(key, shape))
 
-    def __getitem__(self, name: str) -> DrawnMarginal:
-        return DrawnMarginal(self.layout.slot(name), self.sample(jax.random.key(0), (4096,))[name])
+    def __getitem__(self, name: str) -> "ConjugateMarginal":
+        slot = self.layout.slot(name)
+        return ConjugateMarginal(slot, self.of(slot))
+
+
+class ConjugateMarginal(eqx.Module):
+    """The marginal of one node, in closed form.
+
+    `parameters`: (mean, sd) of a normal; (a, b), shape and rate, of a gamma; (α,) of a Dirichlet.
+    """
+
+    slot: Slot = eqx.field(static=True)
+    parameters: tuple[Float[Array, "*batch_and_event"], ...]
+
+    @property
+    def mean(self) -> Array:
+        """⟨z⟩: the mean, a / b or α / Σ α, (*leading axes, *event)."""
+        first = self.parameters[0]
+        if self.slot.support.kind == "simplex":
+            return first / first.sum(-1, keepdims=True)
+        return first if self.slot.support.is_real else first / self.parameters[1]
+
+    @property
+    def variance(self) -> Array:
+        """⟨(z − ⟨z⟩)²⟩ by element, in squared units of z."""
+        first = self.parameters[0]
+        if self.slot.support.kind == "simplex":
+            mean = self.mean
+            return mean * (1 - mean) / (first.sum(-1, keepdims=True) + 1)
+        second = self.parameters[1]
+        return second**2 if self.slot.support.is_real else first / second**2
+
+    @property
+    def sd(self) -> Array:
+        """The standard deviation by element, in units of z."""
+        return jnp.sqrt(self.variance)
 
 
 def _size(slot: Slot) -> int:

@@ -149,8 +149,8 @@ def markdown(entries: Sequence[Entry], folder: str) -> str:
         "# Gallery",
         f"{len(entries)} experiments, {claims} claims; {said}. The line at the end of each runs it again; "
         "`vfe list` names them all.",
-        f"Claims that want two numbers equal, or something never to rise, within 10⁻⁴ or less: {proved}. That "
-        "is proved, and only the code could fail it; the others could have come out otherwise.",
+        f"Claims that want two numbers equal, or something never to rise, within 10⁻⁴ or less: {proved}. "
+        "That is proved, and only the code could fail it; the others could have come out otherwise.",
         "\n".join(
             f"- [{entry.name}](#{entry.name}){_mark(entry)}"
             + (f": {escaped(JOBS[entry.name].summary)}" if entry.name in JOBS else "")

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-
 PROVED = 1e-4
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from vfe.gallery.job import JobResult
 from vfe.gallery.recognition.gaps import Found, Settings
+from vfe.gallery.recognition.occlusion import ITERATIONS
 from vfe.gallery.recognition.toys import unseen_information
 from vfe.results.claims import Claim
 from vfe.results.report import Report, Section, Table, picture
@@ -126,11 +127,12 @@ def _dataset(found: Found) -> Any:
             ),
             "occluded_surprise": ("image", hidden.surprise, nats),
             "occluded_surprise_error": ("image", hidden.surprise_error, nats),
-            "occluded_trace": (("image", "step"), hidden.trace, nats),
+            "occluded_course": (("image", "iterations"), hidden.course, nats),
         },
         coords={
             "kind": list(many.held_out),
             "noise": found.invertible.noise,
+            "iterations": list(ITERATIONS),
             "recognition": ["never met", "not told", "told", "iterated", "iterated, full covariance"],
         },
     )
@@ -189,8 +191,8 @@ def _occluded(found: Found) -> Any:
     with style():
         figure = Figure(figsize=(9.0, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        mean = hidden.trace.mean(0)
-        left.plot(np.arange(len(mean)), mean, color=BLUE, label="iterated from the encoder that is told")
+        mean = hidden.course.mean(0)
+        left.plot(ITERATIONS, mean, "o-", color=BLUE, label="iterated from the encoder that is told")
         left.axhline(hidden.unmet.mean(), color=RED, linestyle=":", label="encoder that never met it")
         left.axhline(hidden.blind.mean(), color=ORANGE, linestyle=":", label="encoder, not told")
         left.axhline(hidden.surprise.mean(), color=INK, linestyle="--", label="−ln p(x)")
@@ -207,6 +209,9 @@ def _occluded(found: Found) -> Any:
         means = [p.mean() for p in parts.values()]
         errors = [p.std(ddof=1) / np.sqrt(len(p)) for p in parts.values()]
         right.barh(names, means, xerr=errors, color=[RED, *COLOURS[:4]], height=0.6, ecolor=INK)
+        for row, (mean, error) in enumerate(zip(means, errors, strict=True)):
+            right.text(max(mean + error, 0) + 0.3, row, f"{mean:.2f} ± {error:.2f}", va="center")
+        right.set_xlim(right=1.5 * max(means))
         right.invert_yaxis()
         right.set_xlabel("nats per image (± standard error)")
         right.grid(visible=False, axis="y")

@@ -12,7 +12,7 @@ from vfe.gallery.digits.data import embedded
 from vfe.gallery.recognition.toys import count_parameters, decoder_cut
 
 HIDDEN = 8
-STEPS = 30
+ITERATIONS = (0, 1, 3, 10, 30)
 SAMPLES = 64
 JOINT_SAMPLES = 256
 
@@ -22,7 +22,7 @@ class Occluded(NamedTuple):
 
     `unmet`: of an encoder learned on whole images, to which what is hidden is black; `blind`: of the same
     learned on half images; `seeing`: of one that is told what is there, with as many parameters;
-    `refined`: from the latter on, `trace` after every step (images, steps); `joint`: with a full
+    `refined`: from the latter on, `course` after so many `ITERATIONS` (images, 5); `joint`: with a full
     covariance; `surprise`: −ln p(x) by importance sampling, with its `surprise_error`.
     """
 
@@ -30,7 +30,7 @@ class Occluded(NamedTuple):
     blind: np.ndarray
     seeing: np.ndarray
     refined: np.ndarray
-    trace: np.ndarray
+    course: np.ndarray
     joint: np.ndarray
     surprise: np.ndarray
     surprise_error: np.ndarray
@@ -76,22 +76,23 @@ def occluded_digits(settings: Any, key: Any) -> Occluded:
     shown[:, 4:] = np.nan
     data = {"x": shown.reshape(len(shown), -1)}
     guess = vfe.perceive(model, data, belief=seeing, solver=vfe.FeedForward()).belief
-    at_guess = _fresh(model, guess, data)
-    options: dict[str, Any] = {"expectation": vfe.MonteCarlo(SAMPLES), "max_steps": STEPS, "throw": False}
     back = decoder_cut(model) if settings.lesion else model
-    percept = vfe.perceive(back, data, belief=guess, **options)
-    diagonal, trace = percept.belief, np.asarray(percept.trace)
+    options: dict[str, Any] = {"expectation": vfe.MonteCarlo(SAMPLES), "throw": False}
+    diagonal, course = guess, [_fresh(model, guess, data)]
+    for steps in ITERATIONS[1:]:
+        diagonal = vfe.perceive(back, data, belief=guess, max_steps=steps, **options).belief
+        course.append(_fresh(model, diagonal, data))
     joint = vfe.JointGaussian.from_factor(diagonal.layout, diagonal.location, diagonal.factor())
     # A full covariance is free enough to fit a few draws instead of the posterior.
     options["expectation"] = vfe.MonteCarlo(JOINT_SAMPLES)
-    joint = vfe.perceive(back, data, belief=joint, **options).belief
+    joint = vfe.perceive(back, data, belief=joint, max_steps=ITERATIONS[-1], **options).belief
     estimate = vfe.log_evidence(model, data, belief=joint, method=vfe.ImportanceSampling(1000))
     return Occluded(
         _fresh(model, unmet, data),
         _fresh(model, blind, data),
-        at_guess,
-        _fresh(model, diagonal, data),
-        trace,
+        course[0],
+        course[-1],
+        np.stack(course, 1),
         _fresh(model, joint, data),
         -np.asarray(estimate.value),
         np.asarray(estimate.standard_error),

@@ -144,7 +144,16 @@ def mean_field(
     require_exact(conditioned)
     if conditioned.discrete or not is_quadratic(conditioned):
         raise ValueError("mean_field: a closed form exists for linear-Gaussian graphs only.")
+    found = _mean_field_all(conditioned, family)
+    if conditioned.repeats is not None:
+        return found
+    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), found)
 
+
+@eqx.filter_jit
+def _mean_field_all(
+    conditioned: Conditioned, family: type[NodeGaussian] | type[DiagonalGaussian]
+) -> AbstractGaussian:
     def one(c: Conditioned) -> AbstractGaussian:
         mode, curvature = quadratic_form(c)
         block = np.zeros(c.layout.size, int)
@@ -154,10 +163,7 @@ def mean_field(
         factor = Laplace.from_precision(c.layout, mode, kept).factor()
         return family.from_factor(c.layout, mode, factor)
 
-    found = eqx.filter_jit(lambda c: c.over(one))(conditioned)
-    if conditioned.repeats is not None:
-        return found
-    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), found)
+    return conditioned.over(one)
 
 
 def marginal(

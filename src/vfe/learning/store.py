@@ -66,20 +66,30 @@ def first_store(
             return None
         return {"last": jnp.zeros((count_of(conditioned), conditioned.discrete[contrast.node]))}
     if contrast is None:
-        if labels is None:
-            belief = conditioned.over(lambda c: start_belief(c, family, key))
-        else:
-            belief = conditioned.over(lambda c, l: start_belief(c.clamp(node, l), family, key), labels)
-        return _begun(belief, conditioned)
-    states = conditioned.discrete[contrast.node]
+        return _begun(_started(conditioned, family, key, labels, node), conditioned)
+    belief = _started_by_state(conditioned, family, key, contrast.node)
+    return {
+        "belief": belief,
+        "last": jnp.zeros((count_of(conditioned), conditioned.discrete[contrast.node])),
+    }
 
+
+@eqx.filter_jit
+def _started(
+    conditioned: Conditioned, family: Any, key: PRNGKeyArray, labels: Array | None, node: str | None
+) -> Any:
+    if labels is None:
+        return conditioned.over(lambda c: start_belief(c, family, key))
+    return conditioned.over(lambda c, l: start_belief(c.clamp(node, l), family, key), labels)
+
+
+@eqx.filter_jit
+def _started_by_state(conditioned: Conditioned, family: Any, key: PRNGKeyArray, node: str) -> Any:
     def one(c: Conditioned) -> Any:
-        return eqx.filter_vmap(lambda k: start_belief(c.clamp(contrast.node, k), family, key))(
-            jnp.arange(states)
-        )
+        states = jnp.arange(conditioned.discrete[node])
+        return eqx.filter_vmap(lambda k: start_belief(c.clamp(node, k), family, key))(states)
 
-    belief = eqx.filter_jit(lambda c: c.over(one))(conditioned)
-    return {"belief": belief, "last": jnp.zeros((count_of(conditioned), states))}
+    return conditioned.over(one)
 
 
 def given_store(

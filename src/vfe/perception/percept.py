@@ -82,15 +82,15 @@ class Percept(eqx.Module):
 
         **Example:** `percept.sample(jax.random.key(0), (100,))["z"]`.
         """
-        names = (*self.conditioned.hidden, *self.conditioned.pruned)
+        return self._drawn((*self.conditioned.hidden, *self.conditioned.pruned), (), key, shape)
 
-        def one(key: PRNGKeyArray) -> dict[str, Array]:
-            first, second = jax.random.split(key)
-            held = self._held(first)
-            found = self.conditioned.model.sample(second, given=held)
-            return {n: found[n] for n in names}
-
-        return _repeat(one, key, shape)
+    def _drawn(
+        self, names: tuple[str, ...], anew: tuple[str, ...], key: PRNGKeyArray, shape: tuple[int, ...]
+    ) -> dict[str, Array]:
+        if not shape:
+            return _draw(self, names, anew, key)
+        found = _many_draws(self, names, anew, jax.random.split(key, int(np.prod(shape, dtype=int))))
+        return {n: v.reshape(*shape, *v.shape[1:]) for n, v in found.items()}
 
     def _leaves(self) -> tuple[str, ...]:
         c = self.conditioned
@@ -109,14 +109,7 @@ class Percept(eqx.Module):
         **Returns:** observed nodes without children, (*shape, *leading axes, *event).
         """
         leaves = self._leaves()
-
-        def one(key: PRNGKeyArray) -> dict[str, Array]:
-            first, second = jax.random.split(key)
-            held = {n: v for n, v in self._held(first).items() if n not in leaves}
-            found = self.conditioned.model.sample(second, given=held)
-            return {n: found[n] for n in leaves}
-
-        return _repeat(one, key, shape)
+        return self._drawn(leaves, leaves, key, shape)
 
     def prediction(
         self, node: str, *, samples: int = 64, key: PRNGKeyArray | None = None
@@ -138,22 +131,7 @@ class Percept(eqx.Module):
                 "observed descendants; what is hidden has a belief, percept.belief[...]."
             )
         key = jax.random.key(0) if key is None else key
-
-        def one(key: PRNGKeyArray) -> Array:
-            held = self._held(key)
-            if node in c.pruned:
-                held = c.model.sample(jax.random.fold_in(key, 1), given=held)
-            shared = {n: v for n, v in held.items() if _is_shared(c, n)}
-            local = {n: v for n, v in held.items() if n not in shared}
-
-            def mean(local: dict[str, Array]) -> Array:
-                return expected(c.model.density(node, {**shared, **local}))
-
-            for _ in self.batch:
-                mean = jax.vmap(mean)
-            return mean(local)
-
-        return eqx.filter_jit(lambda keys: jax.lax.map(one, keys).mean(0))(jax.random.split(key, samples))
+        return _mean_prediction(self, node, jax.random.split(key, samples))
 
     def plot(self, **options: Any) -> Any:
         """Draw F by level, the trace and the gradient; returns matplotlib axes."""
@@ -177,9 +155,43 @@ def _is_shared(c: Conditioned, name: str) -> bool:
     return name not in c.model.plates and c.model.describe(name).shared
 
 
-def _repeat(one: Any, key: PRNGKeyArray, shape: tuple[int, ...]) -> dict[str, Array]:
-    if not shape:
-        return eqx.filter_jit(one)(key)
-    count = int(np.prod(shape, dtype=int))
-    found = eqx.filter_jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(key, count))
-    return {n: v.reshape(*shape, *v.shape[1:]) for n, v in found.items()}
+def _one_draw(
+    percept: Percept, names: tuple[str, ...], anew: tuple[str, ...], key: PRNGKeyArray
+) -> dict[str, Array]:
+    """Nodes drawn given the belief, the nodes `anew` from the model though they were observed."""
+    first, second = jax.random.split(key)
+    held = {n: v for n, v in percept._held(first).items() if n not in anew}
+    found = percept.conditioned.model.sample(second, given=held)
+    return {n: found[n] for n in names}
+
+
+# Compiled once for all percepts of a kind, not once a call.
+_draw = eqx.filter_jit(_one_draw)
+
+
+@eqx.filter_jit
+def _many_draws(
+    percept: Percept, names: tuple[str, ...], anew: tuple[str, ...], keys: PRNGKeyArray
+) -> dict[str, Array]:
+    return jax.lax.map(lambda key: _one_draw(percept, names, anew, key), keys)
+
+
+@eqx.filter_jit
+def _mean_prediction(percept: Percept, node: str, keys: PRNGKeyArray) -> Array:
+    c = percept.conditioned
+
+    def one(key: PRNGKeyArray) -> Array:
+        held = percept._held(key)
+        if node in c.pruned:
+            held = c.model.sample(jax.random.fold_in(key, 1), given=held)
+        shared = {n: v for n, v in held.items() if _is_shared(c, n)}
+        local = {n: v for n, v in held.items() if n not in shared}
+
+        def mean(local: dict[str, Array]) -> Array:
+            return expected(c.model.density(node, {**shared, **local}))
+
+        for _ in percept.batch:
+            mean = jax.vmap(mean)
+        return mean(local)
+
+    return jax.lax.map(one, keys).mean(0)

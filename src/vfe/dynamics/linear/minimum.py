@@ -1,5 +1,6 @@
 """The least of a smooth function of a few numbers, and its curvature there: what fits to a series share."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +27,12 @@ class Minimum(NamedTuple):
     message: str
 
 
+@functools.lru_cache(maxsize=16)
+def _derivatives(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Value with slope, and curvature; kept, so that the next series of a shape compiles nothing."""
+    return eqx.filter_jit(jax.value_and_grad(function)), eqx.filter_jit(jax.hessian(function))
+
+
 def minimum(
     function: Callable[..., Any], start: np.ndarray, *arguments: Any, max_steps: int, gtol: float
 ) -> Minimum:
@@ -36,7 +43,7 @@ def minimum(
     from scipy.optimize import minimize
 
     with jax.enable_x64(True):
-        slope = eqx.filter_jit(jax.value_and_grad(function))
+        slope, curved = _derivatives(function)
 
         def both(u: np.ndarray) -> tuple[float, np.ndarray]:
             value, gradient = slope(jnp.asarray(u), *arguments)
@@ -45,7 +52,7 @@ def minimum(
 
         options = {"maxiter": max_steps, "ftol": 1e-15, "gtol": gtol}
         found = minimize(both, start, jac=True, method="L-BFGS-B", options=options)
-        curvature = np.asarray(eqx.filter_jit(jax.hessian(function))(jnp.asarray(found.x), *arguments))
+        curvature = np.asarray(curved(jnp.asarray(found.x), *arguments))
     curvature = 0.5 * (curvature + curvature.T)
     least = float(np.linalg.eigvalsh(curvature).min()) if np.isfinite(curvature).all() else -1.0
     left = float(np.abs(found.jac).max())

@@ -338,3 +338,40 @@ def test_cross_entropies():
         assert abs(float(cross_entropy(p, q, 20_000, key)) - wanted) < 5 * sd / np.sqrt(10_000)
     with pytest.raises(TypeError, match="no density to follow"):
         cross_entropy(vfe.Point(layout, jnp.zeros(3)), None, 64, key)
+
+
+def test_an_encoder_of_what_the_data_leave_hidden():
+    """The data hold a node that the encoder does not see, and gaps in a node with children."""
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(2)),
+        y=vfe.gaussian(vfe.Affine(jnp.eye(2)), parents="z"),
+        x=vfe.gaussian(vfe.Affine(jnp.eye(2)), parents="y"),
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 20, 2))
+    gaps = np.where(rng.random(y.shape) < 0.3, np.nan, y)
+    for data, inputs in (({"x": x, "y": y}, ("x",)), ({"x": x, "y": gaps}, ("x", "y", vfe.Present("y")))):
+        belief = vfe.recognition(
+            model, inputs=inputs, observed=data, width=8, depth=1, key=jax.random.key(0)
+        )
+        learned = vfe.learn(model, data, belief=belief, where=lambda m: (), epochs=1)
+        percept = vfe.perceive(model, data, belief=learned.family, solver=vfe.FeedForward())
+        exact = -np.asarray(vfe.exact.log_evidence(model, data))
+        assert np.all(np.asarray(percept.free_energy.total) > exact - 1e-6)
+    wrong = vfe.recognition(model, inputs=("x",), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"wants \(4,\)\. vfe\.recognition\(model, observed=data"):
+        vfe.perceive(model, {"x": x, "y": y}, belief=wrong)
+    with pytest.raises(ValueError, match="wanted all it sees, and what else is observed"):
+        vfe.recognition(model, inputs=("x",), observed={"y": y}, key=jax.random.key(0))
+    with pytest.raises(TypeError, match="wanted a function such as"):
+        vfe.recognition(model, activation="tanh", key=jax.random.key(0))
+
+
+def test_the_density_of_a_flow_is_compiled_once(caplog):
+    belief = vfe.perceive(SQUARE, {"x": np.full((1, 1), 4.0)}, belief=vfe.Flow(1), throw=False).belief
+    values = {"z": np.full((1, 1), 0.3)}
+    one = belief.log_density(values)
+    with caplog.at_level("WARNING"), jax.log_compiles():
+        other = belief.log_density({"z": np.full((1, 1), 0.4)})
+    assert not [r for r in caplog.records if "Compiling" in r.getMessage()]
+    assert one != other

@@ -3,12 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 import scipy.optimize
 import scipy.stats
 from helpers import assert_close
+from scipy.special import expit
+from scipy.stats import lognorm, norm
 
 import vfe
+from vfe.conditioning import condition
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -228,3 +232,29 @@ def test_free_energy_bookkeeping(model):
     assert "exact, mean of 4 observations" in table
     assert jnp.ndim(found.standard_error) == 1
     assert np.all(np.asarray(found.standard_error) == 0)
+
+
+def test_moments_of_constrained_nodes():
+    """Closed form and quadrature for positive and bounded elements, against SciPy."""
+    model = vfe.Model(
+        r=vfe.gamma(2.0, 1.0),
+        p=vfe.conditional(lambda: dist.Uniform(-1.0, 3.0)),
+        x=vfe.gaussian(lambda r, p: r * p, parents=("r", "p")),
+    )
+    conditioned, _ = condition(model, {"x": np.zeros(3)})
+    at = {s.name: s.start for s in conditioned.layout.slots}
+    sd = np.zeros(2)
+    location = np.zeros(2)
+    location[at["r"]], location[at["p"]] = 0.7, -0.5
+    sd[at["r"]], sd[at["p"]] = 0.4, 1.3
+    belief = vfe.DiagonalGaussian.from_factor(
+        conditioned.layout, jnp.tile(location, (3, 1)), jnp.tile(np.diag(sd), (3, 1, 1))
+    )
+    wanted = {"r": lognorm(0.4, scale=np.exp(0.7)).stats("mv")}
+    base = norm(-0.5, 1.3)
+    moment = [base.expect(lambda u, k=k: (4 * expit(u) - 1) ** k, epsabs=1e-12) for k in (1, 2)]
+    wanted["p"] = moment[0], moment[1] - moment[0] ** 2
+    for name, (mean, variance) in wanted.items():
+        assert_close(belief[name].mean, np.full(3, mean), 1e-9)
+        assert_close(belief[name].variance, np.full(3, variance), 1e-9)
+        assert_close(belief[name].sd, np.full(3, np.sqrt(variance)), 1e-9)

@@ -1,5 +1,6 @@
 """Bad input gets an error that names the node, what was got and what was wanted."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -331,3 +332,20 @@ def test_moments_that_do_not_fit(model):
         vfe.JointGaussian.from_moments(model, {"z": np.zeros(2)}, np.eye(3))
     with pytest.raises(ValueError, match="must sum to one"):
         vfe.Categorical.from_probabilities({"l": np.array([0.5, 0.6])})
+
+
+def test_probabilities_from_a_function_must_sum_to_one():
+    """What a function returns cannot be checked before; energies of no density are no numbers."""
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(3)),
+        x=vfe.categorical(lambda z: jnp.exp(z), parents="z"),
+    )
+    with pytest.raises(vfe.DivergenceError):
+        vfe.perceive(model, {"x": np.array([0, 1])}, belief=vfe.DiagonalGaussian)
+    good = vfe.Model(
+        z=vfe.gaussian(np.zeros(3)),
+        x=vfe.categorical(lambda z: jax.nn.softmax(z), parents="z"),
+    )
+    logits = vfe.Model(z=vfe.gaussian(np.zeros(3)), x=vfe.categorical(logits=lambda z: z, parents="z"))
+    one, other = (m.energies({"z": np.array([0.3, -1.0, 2.0]), "x": 1}) for m in (good, logits))
+    np.testing.assert_allclose(one["x"], other["x"], rtol=1e-5)

@@ -420,3 +420,39 @@ def test_objectives_that_do_not_go_with_the_rest():
             vfe.Mixture(2, wrong)
     with pytest.raises(ValueError, match="wanted 1, 2"):
         vfe.Flow(0)
+
+
+@pytest.mark.parametrize("belief", [vfe.Point, "encoder"])
+def test_what_augment_leaves_out_is_missing(belief):
+    """NaN from `augment` teaches what NaN in the data teaches."""
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(1)),
+        x=vfe.gaussian(vfe.Affine(jnp.array([[0.8], [0.3]])), scale=0.5, parents="z"),
+    )
+    if belief == "encoder":
+        inputs = ("x", vfe.Present("x"))
+        belief = vfe.recognition(model, width=4, depth=1, key=jax.random.key(0), inputs=inputs)
+    x = np.random.default_rng(0).normal(size=(6, 2))
+    gaps = np.where(np.arange(2) == 1, np.nan, x)
+
+    def learn(data, augment=None):
+        options = {"epochs": 3, "keep_beliefs": False, "optimiser": optax.sgd(0.1)}
+        return vfe.learn(model, {"x": data}, belief=belief, augment=augment, **options)
+
+    found = learn(x, lambda key, data: {"x": jnp.where(jnp.arange(2) == 1, jnp.nan, data["x"])})
+    wanted = learn(gaps)
+    np.testing.assert_allclose(found.history["total"], wanted.history["total"], rtol=1e-10)
+    np.testing.assert_allclose(found.model["x"].mean.weight, wanted.model["x"].mean.weight, rtol=1e-10)
+    assert abs(float(found.history["total"][-1] - learn(x).history["total"][-1])) > 0.01
+    with pytest.raises(TypeError, match="augment returned NoneType"):
+        learn(x, lambda key, data: None)
+
+
+def test_augment_leaves_no_parents_out():
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(1)),
+        y=vfe.gaussian(vfe.Affine(jnp.eye(1)), parents="z"),
+        x=vfe.gaussian(lambda y: y, parents="y"),
+    )
+    with pytest.raises(ValueError, match=r"'y' \(NaN\), which has children"):
+        vfe.learn(model, {"x": X, "y": X}, augment=lambda k, data: {"y": data["y"] + jnp.nan})

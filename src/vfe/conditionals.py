@@ -7,7 +7,7 @@ need; `conditional` turns any function of your own into one that is just as good
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from equinox import AbstractVar
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vfe.maps import Affine, Constant, Exp, Fixed, Learnable, Table, as_map, released
+from vfe.maps import Affine, Constant, Exp, Fixed, Learnable, Summing, Table, as_map, released
 from vfe.noise import AbstractNoise, DependentNoise, FullNoise, IndependentNoise, make_noise
 
 
@@ -208,11 +208,12 @@ def categorical(
 
     **Arguments:** one of `probabilities`, a table p[k, i, j, …] = p(k | parents = i, j, …) whose
     columns sum to one (the outcome is the *first* axis, as in A[o, s]), fixed unless wrapped in
-    `vfe.learnable`; and `logits`, a table of the same layout, or a callable of the parents that
-    returns (K,) or (n, K).
+    `vfe.learnable`; and `logits`, a table of the same layout; or, for either of them, a callable of the
+    parents that returns (K,) or (n, K).
 
     **Raises:** `ValueError` for negative entries, for columns that do not sum to one, or for a table
-    whose axes do not match the number of parents.
+    whose axes do not match the number of parents. What a callable returns for `probabilities` without
+    summing to one has an energy of NaN, on which perception and learning raise.
 
     **Example:** `vfe.categorical(jnp.asarray([[.9, .2], [.1, .8]]), parents="weather")`.
     """
@@ -225,7 +226,12 @@ def categorical(
         )
     if callable(probabilities):
         return _parametrised(
-            dist.CategoricalProbs, {"probs": probabilities}, "categorical", parents, shared, plate
+            dist.CategoricalProbs,
+            {"probs": Summing(cast(Any, probabilities))},
+            "categorical",
+            parents,
+            shared,
+            plate,
         )
     table = logits if probabilities is None else probabilities
     learn = isinstance(table, Learnable)

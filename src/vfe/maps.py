@@ -50,6 +50,20 @@ def released(value: Any) -> Array:
     return value.value if isinstance(value, Fixed) else value
 
 
+class Summing(eqx.Module):
+    """A map to probabilities, whose values are NaN where they do not sum to one: an energy computed from
+    them would be that of no density."""
+
+    inner: Callable[..., Array]
+
+    def __call__(self, *parents: Array) -> Array:
+        values = self.inner(*parents)
+        good = (jnp.abs(values.sum(-1, keepdims=True) - 1.0) < 1e-3) & (values >= -1e-6).all(
+            -1, keepdims=True
+        )
+        return jnp.where(good, values, jnp.nan)
+
+
 class Constant(eqx.Module):
     """The map with no parents: always the same value."""
 

@@ -16,6 +16,8 @@ from vfe.conditioning import Conditioned, Layout, Slot
 from vfe.densities import LOG_2PI
 from vfe.model import Model
 
+QUADRATURE = 64
+
 
 class AbstractContinuous(AbstractBelief):
     """A belief about continuous nodes, in one vector of unconstrained coordinates."""
@@ -183,18 +185,32 @@ class GaussianMarginal(eqx.Module):
     def _shaped(self, flat: Array) -> Array:
         return flat.reshape(*flat.shape[:-1], *self.slot.coordinates)
 
-    def _draws(self) -> Array:
-        """Values at 4096 fixed draws: for moments without a closed form (constrained supports)."""
-        noise = jax.random.normal(jax.random.key(0), (4096, self.rows.shape[-1]), self.location.dtype)
-        u = self.location + jnp.einsum("...kn,sn->s...k", self.rows, noise)
-        return self.slot.support.decode(self._shaped(u))
+    def _moments(self) -> tuple[Array, Array]:
+        """Mean and variance of the value, whose support may be constrained."""
+        support, location = self.slot.support, self._shaped(self.location)
+        if support.is_real:
+            return location, self._shaped((self.rows**2).sum(-1))
+        if support.kind == "simplex":
+            half = jax.random.normal(jax.random.key(0), (2048, self.rows.shape[-1]), self.location.dtype)
+            u = self.location + jnp.einsum("...kn,sn->s...k", self.rows, jnp.concatenate([half, -half]))
+            values = support.decode(self._shaped(u))
+            return values.mean(0), values.var(0)
+        spread = self._shaped((self.rows**2).sum(-1))
+        if support.kind == "positive":
+            above = jnp.exp(location + 0.5 * spread)
+            return support.lower + above, jnp.expm1(spread) * above**2
+        nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE)
+        shape = (-1, *[1] * location.ndim)
+        values = support.decode(location + jnp.sqrt(spread) * jnp.asarray(nodes, float).reshape(shape))
+        shares = jnp.asarray(weights / weights.sum(), float)
+        mean = jnp.tensordot(shares, values, 1)
+        return mean, jnp.tensordot(shares, (values - mean) ** 2, 1)
 
     @property
     def mean(self) -> Array:
-        """⟨z⟩, (*leading axes, *event); by 4096 fixed draws where the support is constrained."""
-        if self.slot.support.is_real:
-            return self._shaped(self.location)
-        return self._draws().mean(0)
+        """⟨z⟩, (*leading axes, *event): in closed form, by quadrature in an interval, and over 4096 fixed
+        draws in a simplex."""
+        return self._moments()[0]
 
     @property
     def mode(self) -> Array:
@@ -204,9 +220,7 @@ class GaussianMarginal(eqx.Module):
     @property
     def variance(self) -> Array:
         """⟨(z − ⟨z⟩)²⟩ by element, in squared units of z."""
-        if self.slot.support.is_real:
-            return self._shaped((self.rows**2).sum(-1))
-        return self._draws().var(0)
+        return self._moments()[1]
 
     @property
     def sd(self) -> Array:

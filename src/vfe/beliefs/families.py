@@ -83,7 +83,8 @@ class Amortised(eqx.Module):
             name = getattr(self.family, "__name__", repr(self.family))
             raise ValueError(
                 f"Amortised: the encoder returned shape {vector.shape}; {name} over "
-                f"{list(conditioned.hidden)} wants ({size},)."
+                f"{list(conditioned.hidden)} wants ({size},). vfe.recognition(model, observed=data, ...) "
+                "makes a network of that size."
             )
         return _belief_from(self.family, conditioned, vector)
 
@@ -110,8 +111,8 @@ def family_size(family: Any, conditioned: Conditioned) -> int:
         raise ValueError(
             f"Amortised: got family={getattr(family, '__name__', repr(family))}; wanted "
             "vfe.DiagonalGaussian, vfe.NodeGaussian, vfe.JointGaussian, vfe.Mixture(2), vfe.Flow(2), "
-            "vfe.Categorical, vfe.MeanField or vfe.Point (a vfe.Laplace belief is a mode with the "
-            "curvature there, which no encoder gives)."
+            "vfe.Conjugate(), vfe.Categorical, vfe.MeanField or vfe.Point (a vfe.Laplace belief is a mode "
+            "with the curvature there, which no encoder gives)."
         )
     states = sum(conditioned.discrete.values())
     if family is Categorical or family is MeanField:

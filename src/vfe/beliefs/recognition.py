@@ -1,6 +1,6 @@
 """A recognition network of the right size for a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ def recognition(
     key: PRNGKeyArray,
     family: Any = DiagonalGaussian,
     inputs: Sequence[str | Present] = ("x",),
+    observed: Mapping[str, Any] | None = None,
     width: int = 64,
     depth: int = 2,
     activation: Callable[[Array], Array] = jnp.tanh,
@@ -30,7 +31,9 @@ def recognition(
     perceptron that gives the numbers of a belief.
 
     **Arguments:** `family`: of the belief (see `vfe.Amortised`); `inputs`: the nodes it sees, flattened and
-    joined, integers as they are, and `vfe.Present(node)` for which of their elements are there; `width`,
+    joined, integers as they are, and `vfe.Present(node)` for which of their elements are there; `observed`:
+    some of the data, where these hold more than the encoder sees or have gaps in nodes with children:
+    what they leave hidden is what it answers for (by default what the inputs leave hidden); `width`,
     `depth`, `activation`, `skip`: of the network (`vfe.MLP`).
 
     **Returns:** a `vfe.Amortised` for `vfe.learn(belief=...)`, which learns it together with the model.
@@ -51,20 +54,29 @@ def recognition(
         raise TypeError(f"recognition: got inputs={inputs!r}; wanted a tuple of nodes, ({inputs!r},).")
     if not isinstance(key, jax.Array):
         raise TypeError(f"recognition: got key={key!r}; wanted jax.random.key(0), or another one.")
+    if not callable(activation):
+        raise TypeError(f"recognition: got activation={activation!r}; wanted a function such as jnp.tanh.")
+    if width < 1 or depth < 0:
+        raise ValueError(f"recognition: got width={width}, depth={depth}; wanted 1 or more, 0 or more.")
     inputs = tuple(inputs)
     names = dict.fromkeys(n.node if isinstance(n, Present) else n for n in inputs)
     for name in names:
         model.require(name)
     shapes = {n: model.describe(n).shape for n in names}
-    seen: dict[str, Any] = {
+    seen: Mapping[str, Any] = observed or {
         n: masked(np.zeros((1, *shape)), np.zeros((1, *shape), bool))
         if any(isinstance(i, Present) and i.node == n for i in inputs) and not model.children(n)
         else np.zeros((1, *shape))
         for n, shape in shapes.items()
     }
+    if not set(names) <= set(seen):
+        raise ValueError(
+            f"recognition: the encoder sees {list(names)}, and observed= holds {list(seen)}; wanted all it "
+            "sees, and what else is observed."
+        )
     conditioned, _ = condition(model, seen, raw=tuple(seen))
     if not conditioned.hidden:
-        raise ValueError(f"recognition: nothing is hidden where {list(names)} are observed.")
+        raise ValueError(f"recognition: nothing is hidden where {list(seen)} are observed.")
     if conditioned.repeats is not None:
         raise ValueError(
             f"recognition: latents are shared by all observations (hidden: {list(conditioned.hidden)}), so "

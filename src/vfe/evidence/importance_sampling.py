@@ -49,8 +49,8 @@ class ImportanceSampling(AbstractEvidenceMethod):
     inflate: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self) -> None:
-        if self.samples < 2:
-            raise ValueError(f"ImportanceSampling: got samples={self.samples}; wanted at least 2.")
+        if type(self.samples) is not int or self.samples < 2:
+            raise ValueError(f"ImportanceSampling: got samples={self.samples!r}; wanted 2, 3, …")
         if self.degrees_of_freedom is not None and not self.degrees_of_freedom > 0:
             raise ValueError(
                 f"ImportanceSampling: got degrees_of_freedom={self.degrees_of_freedom}; wanted a "

@@ -1,6 +1,6 @@
 """Data that are made afresh at every visit: checked before the first one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,9 +19,7 @@ def check_augmented(conditioned: Conditioned, augment: Callable[..., Any]) -> tu
     """
     if conditioned.repeats is not None:
         return ()
-    first = jax.tree.map(lambda a: a[:LOOKED_AT], conditioned.observed)
-    count = next(iter(first.values())).shape[0]
-    made = dict(jax.vmap(augment)(jax.random.split(jax.random.key(0), count), dict(first)))
+    first, made = _looked_at(conditioned, augment)
     unknown = [n for n in made if n not in first]
     if unknown:
         raise ValueError(
@@ -47,3 +45,36 @@ def check_augmented(conditioned: Conditioned, augment: Callable[..., Any]) -> tu
         error.add_note("(learn: of what augment returns)")
         raise
     return tuple(made)
+
+
+def hidden_by(conditioned: Conditioned, augment: Callable[..., Any] | None) -> tuple[str, ...]:
+    """The nodes of which `augment` leaves elements out, as NaN, in the first observations.
+
+    **Raises:** `ValueError` where they have children: what is missing there would be hidden.
+    """
+    if augment is None or conditioned.repeats is not None:
+        return ()
+    made = _looked_at(conditioned, augment)[1]
+    hides = tuple(n for n, a in made.items() if np.isnan(np.asarray(a, float)).any())
+    for name in hides:
+        if conditioned.model.children(name):
+            raise ValueError(
+                f"learn: augment leaves out elements of {name!r} (NaN), which has children: they would be "
+                "hidden in one visit and not in another; wanted NaN in nodes without children only."
+            )
+    return hides
+
+
+def _looked_at(
+    conditioned: Conditioned, augment: Callable[..., Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first observations as they are, and as `augment` returns them."""
+    first = dict(jax.tree.map(lambda a: a[:LOOKED_AT], conditioned.observed))
+    count = next(iter(first.values())).shape[0]
+    made = jax.vmap(augment)(jax.random.split(jax.random.key(0), count), dict(first))
+    if not isinstance(made, Mapping):
+        raise TypeError(
+            f"learn: augment returned {type(made).__name__}; wanted a dictionary of arrays, such as "
+            '{"x": x}.'
+        )
+    return first, dict(made)

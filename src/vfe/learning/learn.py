@@ -17,7 +17,7 @@ from vfe.conditioning import Conditioned, condition
 from vfe.curvature import check_gauss_newton
 from vfe.expectation import AbstractExpectation, Taylor
 from vfe.free_energy import FreeEnergy, is_laplace
-from vfe.learning.augmented import check_augmented
+from vfe.learning.augmented import check_augmented, hidden_by
 from vfe.learning.contrast import Contrast
 from vfe.learning.course import Course
 from vfe.learning.feed import AbstractFeed, Resident, open_feed
@@ -120,8 +120,10 @@ def learn(
       `vfe.ImportanceWeighted(samples)` or `vfe.Refined()`; by default F of its beliefs, which is reported.
     - `contrast`: sharpen recognition of a label (`vfe.Contrast`); `augment(key, batch)`: a fresh
       version of one observation's arrays at each visit (shifted images, or binary pixels drawn from grey
-      ones: what it returns must be data, what it is given need not be); `validation`: arrays on which
-      beliefs, but not parameters, follow, to watch F on what is not learned from.
+      ones: what it returns must be data, what it is given need not be; NaN in a node without children is
+      missing in this visit: what an encoder that sees `vfe.Present` is to do without);
+      `validation`: arrays on which beliefs, but not parameters, follow, to watch F on what is not learned
+      from.
     - `checkpoint`: a folder; `resume=True` goes on from what is there, bit for bit on one machine, with
       the settings of that run (an iterable must then say where it is, by `state_dict` and
       `load_state_dict`, or by `get_state` and `set_state` of its iterator).
@@ -218,6 +220,7 @@ def learn(
         feed.count,
         keep_beliefs,
         placement,
+        hidden_by(conditioned, augment),
     )
     learned, fixed = split(model, spec, family)
     state: dict[str, Any] = {"learned": learned, "optimiser": plan.optimiser.init(learned), "store": None}

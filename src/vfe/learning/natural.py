@@ -1,5 +1,6 @@
 """Learning along the geodesic: the gradient in the metric of the model's Fisher information."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,10 +47,12 @@ def natural_descent(
 
     **Source:** Amari 1998; Martens 2020 (Fisher and Gauss–Newton, conjugate gradients).
     """
-    if not (rate > 0 and damping >= 0 and steps >= 1 and tolerance >= 0):
+    finite = all(math.isfinite(number) for number in (rate, damping, tolerance))
+    whole = type(steps) is int and steps >= 1
+    if not (finite and whole and rate > 0 and damping >= 0 and tolerance >= 0):
         raise ValueError(
             f"natural_descent: got rate={rate}, damping={damping}, steps={steps}, tolerance={tolerance}; "
-            "wanted a positive rate, at least one step, and no negative number."
+            "wanted a positive rate, a whole number of steps, and no negative number."
         )
 
     def init(params: Any) -> optax.EmptyState:

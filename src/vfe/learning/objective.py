@@ -92,7 +92,7 @@ class ImportanceWeighted(eqx.Module):
     samples: int = eqx.field(static=True, default=5)
 
     def __check_init__(self) -> None:
-        if not isinstance(self.samples, int) or self.samples < 1:
+        if type(self.samples) is not int or self.samples < 1:
             raise ValueError(f"ImportanceWeighted: got samples={self.samples!r}; wanted 1, 2, …")
 
 
@@ -124,9 +124,10 @@ class Refined(eqx.Module):
     distillation: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
-        if not 0 <= self.distillation <= 1:
+        number = isinstance(self.distillation, int | float)
+        if not number or not 0 <= self.distillation <= 1:
             raise ValueError(
-                f"Refined: got distillation={self.distillation}; wanted a number between 0 and 1."
+                f"Refined: got distillation={self.distillation!r}; wanted a number between 0 and 1."
             )
 
 

@@ -28,14 +28,19 @@ def renewed(plan: Plan, c: Conditioned, key: PRNGKeyArray) -> Conditioned:
     """
     if plan.augment is None:
         return c
-    fresh = plan.augment(key, dict(c.observed))
+    fresh = dict(plan.augment(key, dict(c.observed)))
     for name, array in fresh.items():
         if name not in c.observed or jnp.shape(array) != c.observed[name].shape:
             raise ValueError(
                 f"learn: augment changed the shape of {name!r} to {jnp.shape(array)}; wanted that of "
                 "one observation."
             )
-    return dataclasses.replace(c, observed={**c.observed, **typed(c, fresh)})
+    masks = dict(c.masks)
+    for name in plan.hides:
+        there = ~jnp.isnan(fresh[name])
+        fresh[name] = jnp.where(there, fresh[name], 0.0)
+        masks[name] = there & masks[name] if name in masks else there
+    return dataclasses.replace(c, observed={**c.observed, **typed(c, fresh)}, masks=masks)
 
 
 def typed(c: Conditioned, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -25,7 +25,8 @@ class Plan:
     """Everything that stays the same from step to step, hashable.
 
     `whole`: the observations of the data set, None where nobody knows; `keep`: whether beliefs are kept
-    from visit to visit; `placement`: the devices that share a minibatch.
+    from visit to visit; `placement`: the devices that share a minibatch; `hides`: the nodes of which
+    `augment` leaves elements out.
     """
 
     family: Any
@@ -40,6 +41,7 @@ class Plan:
     whole: int | None
     keep: bool
     placement: Placement = ALONE
+    hides: tuple[str, ...] = ()
 
     def strengths(self, epoch: int, epochs: int) -> Strengths:
         """Those of an epoch (counted from zero) of a course of `epochs`."""

@@ -12,7 +12,7 @@ from vfe.perception import DivergenceError
 ADVICE = (
     "lower the rate (optimiser=optax.adam(1e-3)), limit the step "
     "(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))), or check the scale of the data and "
-    "the model's precisions"
+    "the model's precisions (and that probabilities sum to one)"
 )
 
 
@@ -38,7 +38,7 @@ def check_steps(report: Report, learned: Any, epoch: int, first: int, kept: str)
         considered = answered if answered.any() else np.ones_like(answered)
         where = f"learn: in epoch {epoch + 1}, minibatch {first + i + 1}"
         for node in report.free_energy.order:
-            bad = sum(_not_finite(t[node][i], considered) for t in _terms(report) if node in t)
+            bad = _not_finite([t[node][i] for t in _terms(report) if node in t], considered)
             if bad:
                 raise DivergenceError(
                     f"{where}, F of node {node!r} is NaN or infinite for {bad} of {considered.size} "
@@ -66,6 +66,10 @@ def _terms(report: Report) -> list[dict[str, Any]]:
     return [t for t in (f.observed, f.hidden, f.entropies) if t is not None]
 
 
-def _not_finite(term: Any, considered: np.ndarray) -> int:
-    bad = ~np.isfinite(term)
-    return int((bad & considered if bad.shape == considered.shape else bad).sum())
+def _not_finite(terms: list[Any], considered: np.ndarray) -> int:
+    """How many of the observations considered have a term that is no number; all, of a shared one."""
+    found = np.zeros_like(considered)
+    for term in terms:
+        bad = ~np.isfinite(term)
+        found |= bad & considered if bad.shape == considered.shape else bool(bad.any())
+    return int(found.sum())

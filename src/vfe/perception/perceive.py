@@ -397,10 +397,15 @@ def start_belief(conditioned: Conditioned, family: Any, key: PRNGKeyArray) -> An
     drawn = isinstance(family, AbstractDrawnFamily)
     if drawn or (isinstance(family, type) and issubclass(family, AbstractContinuous | Categorical)):
         return family.start(conditioned, key)
+    if isinstance(family, type) and issubclass(family, AbstractDrawnFamily):
+        raise TypeError(
+            f"got the class vfe.{family.__name__} for a belief; wanted one of its families, such as "
+            "vfe.Mixture(2), vfe.Flow(2) or vfe.Conjugate()."
+        )
     raise TypeError(
         f"got {family!r} for a belief; wanted a class such as vfe.Laplace, vfe.Point, "
-        "vfe.JointGaussian, vfe.Categorical, or vfe.Mixture(...), vfe.Flow(...), vfe.Enumerated(...), "
-        "vfe.Amortised(...)."
+        "vfe.JointGaussian, vfe.Categorical, or vfe.Mixture(2), vfe.Flow(2), vfe.Conjugate(), "
+        "vfe.Enumerated(...), vfe.Amortised(...)."
     )
 
 

@@ -103,5 +103,10 @@ def perceived(batch: Minibatch) -> tuple[Any, Array]:
 
 def fresh(batch: Minibatch) -> Conditioned:
     """The minibatch with its arrays passed through `augment`."""
-    arrays = batch.data.over(lambda c, r: renewed(batch.plan, c, r).observed, batch.each(batch.renew_key))
-    return dataclasses.replace(batch.data, observed=arrays)
+
+    def one(c: Conditioned, r: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, Array]]:
+        c = renewed(batch.plan, c, r)
+        return c.observed, c.masks
+
+    observed, masks = batch.data.over(one, batch.each(batch.renew_key))
+    return dataclasses.replace(batch.data, observed=observed, masks=masks)

@@ -61,4 +61,7 @@ def test_claims_go_to_page_folder_and_screen(tmp_path):
     ],
 )
 def test_what_is_proved_is_told_from_what_was_found(bounds, proved):
-    assert Claim("it is so", 0.0, **bounds).proved is proved
+    claim = Claim("it is so", 0.0, **bounds)
+    assert claim.is_proved is proved
+    said = Claim("it is so", 0.0, **bounds, proved=not proved)
+    assert from_json(said.to_json()).is_proved is not proved

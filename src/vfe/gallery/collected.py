@@ -143,14 +143,14 @@ def markdown(entries: Sequence[Entry], folder: str) -> str:
     claims = sum(len(entry.claims) for entry in entries)
     failed = sum(entry.failed for entry in entries)
     said = "all held" if not failed else f"**{failed} failed**"
-    proved = sum(claim.proved for entry in entries for claim in entry.claims)
+    proved = sum(claim.is_proved for entry in entries for claim in entry.claims)
     parts = [
         MARK,
         "# Gallery",
         f"{len(entries)} experiments, {claims} claims; {said}. The line at the end of each runs it again; "
         "`vfe list` names them all.",
-        f"Claims that want two numbers equal, or something never to rise, within 10⁻⁴ or less: {proved}. "
-        "That is proved, and only the code could fail it; the others could have come out otherwise.",
+        f"{proved} of the claims are proved: two numbers are equal, a bound bounds. There only the code "
+        "could fail. The others could have come out otherwise.",
         "\n".join(
             f"- [{entry.name}](#{entry.name}){_mark(entry)}"
             + (f": {escaped(JOBS[entry.name].summary)}" if entry.name in JOBS else "")
@@ -162,13 +162,17 @@ def markdown(entries: Sequence[Entry], folder: str) -> str:
         parts += [entry.about] if entry.about else []
         parts += [f"![{entry.name}: {name}]({folder}/{entry.name}-{name}.png)" for name in entry.figures]
         if entry.claims:
-            rows = [claim.row for claim in entry.claims[:MOST_ROWS]]
-            shown = [(*row[:3], row[3] if row[3] == "holds" else f"**{row[3]}**") for row in rows]
+            shown = [(*claim.row[:3], _verdict(claim)) for claim in entry.claims[:MOST_ROWS]]
             parts.append(_table(("claim", "measured", "wanted", ""), shown, bold=3))
         if entry.headline:
             parts.append(_table(("number", "value"), entry.headline[:MOST_ROWS]))
         parts.append("    " + cleaned(entry.command))
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(claim: Claim) -> str:
+    proved = " (proved)" if claim.is_proved else ""
+    return f"{claim.verdict}{proved}" if claim.holds else f"**{claim.verdict}**{proved}"
 
 
 def _mark(entry: Entry) -> str:

@@ -13,7 +13,9 @@ class Claim:
     """A check that could have come out otherwise.
 
     `statement`: in plain words; `measured`, with its `unit`; `low`, `high`: it holds where
-    low ≤ measured ≤ high. A measurement that is no number never holds.
+    low ≤ measured ≤ high. A measurement that is no number never holds. `proved`: whether theory leaves
+    nothing open but rounding, so that only the code could fail it; where nothing is said, that is read off
+    the bounds: within 10⁻⁴ of zero, on the side where zero itself would hold.
 
     **Raises:** `ValueError` where no measurement could fail, or none could hold.
 
@@ -25,6 +27,7 @@ class Claim:
     low: float = -math.inf
     high: float = math.inf
     unit: str = ""
+    proved: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.low == -math.inf and self.high == math.inf):
@@ -39,11 +42,10 @@ class Claim:
         return bool(self.low <= self.measured <= self.high)
 
     @property
-    def proved(self) -> bool:
-        """Whether theory leaves nothing open but rounding: what could fail then is the code.
-
-        Read off the bounds: within 10⁻⁴ of zero, on the side where zero itself would hold.
-        """
+    def is_proved(self) -> bool:
+        """Whether only the code could fail it."""
+        if self.proved is not None:
+            return self.proved
         return 0 < self.high <= PROVED or -PROVED <= self.low < 0 or self.low == self.high == 0
 
     @property
@@ -74,7 +76,8 @@ class Claim:
             name: value if math.isfinite(value) else None
             for name, value in (("measured", self.measured), ("low", self.low), ("high", self.high))
         }
-        return {"statement": self.statement, **finite, "unit": self.unit, "holds": self.holds}
+        said = {"unit": self.unit, "proved": self.proved, "holds": self.holds}
+        return {"statement": self.statement, **finite, **said}
 
 
 COLUMNS = ("claim", "measured", "wanted", "")
@@ -89,7 +92,10 @@ def from_json(stored: Mapping[str, Any]) -> Claim:
         numbers = [stored[name] for name in ("measured", "low", "high")]
         missing = (math.nan, -math.inf, math.inf)
         values = [none if v is None else float(v) for v, none in zip(numbers, missing, strict=True)]
-        return Claim(str(stored["statement"]), *values, unit=str(stored["unit"]))
+        proved = stored.get("proved")
+        if proved is not None and not isinstance(proved, bool):
+            raise TypeError("proved")
+        return Claim(str(stored["statement"]), *values, unit=str(stored["unit"]), proved=proved)
     except (KeyError, TypeError) as error:
         raise ValueError(f"a claim of a run: got {stored!r}, which is none.") from error
 

@@ -171,6 +171,7 @@ def claims(found: dict[str, Course]) -> list[Claim]:
             float(max(np.diff(each.free_energy).max() for each in (both, full, mistake))),
             high=1e-12,
             unit="nats",
+            proved=False,
         ),
         Claim(
             "after perception: F − surprise − ½(Σ ln Λᵢᵢ − ln|Λ|), largest",
@@ -189,6 +190,7 @@ def claims(found: dict[str, Course]) -> list[Claim]:
             float(np.diff(rounds).max()),
             high=1e-12,
             unit="nats",
+            proved=False,
         ),
         Claim("surprise falls in all by", float(both.surprise[0] - both.surprise[-1]), 1.0, unit="nats"),
         Claim(

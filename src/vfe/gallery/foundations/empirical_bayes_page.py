@@ -49,6 +49,7 @@ def claims(settings: Settings, made: Groups, real: Groups) -> list[Claim]:
             made.found["true"].free_energy - made.found["learned"].free_energy,
             low=0.0,
             unit="nats per group",
+            proved=True,
         ),
         Claim(
             "squared error saved against a flat prior, low end of its interval, "

@@ -77,6 +77,7 @@ def claims(found: Found) -> list[Claim]:
             float(lost.min()),
             low=0.0,
             unit="nats",
+            proved=True,
         ),
     ]
 

@@ -50,6 +50,7 @@ def claims(found: Found) -> list[Claim]:
             float((states.free - states.surprise).min()),
             low=0.0,
             unit="nats",
+            proved=True,
         ),
         Claim(
             "a belief about a number, for every e-fold that it is narrower, costs",
@@ -57,6 +58,7 @@ def claims(found: Found) -> list[Claim]:
             0.99,
             1.01,
             "nats",
+            proved=True,
         ),
         Claim(
             "F of the narrowest belief less its energy",

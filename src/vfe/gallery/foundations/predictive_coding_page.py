@@ -84,6 +84,7 @@ def claims(found: Found) -> list[Claim]:
             float((found.energy[1] - found.energy[0]).min()),
             low=0.0,
             unit="nats",
+            proved=True,
         ),
         Claim(
             "squared error that the lesion adds where senses are occluded, low end of its interval",

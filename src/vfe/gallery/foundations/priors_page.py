@@ -58,6 +58,7 @@ def claims(states: Chain, levels: Chain) -> list[Claim]:
                 chain.mutual["z1"] - chain.mutual["z2"],
                 low=0.0,
                 unit="nats",
+                proved=True,
             ),
             Claim(
                 f"{name}: upward kernels that do not come from the joint are off, smallest",

@@ -8,7 +8,8 @@ mended by iterating from its guess with the model's own (backward) predictions:
 *Family*: the best q the encoder may give is not the posterior (two causes for one sensation, x = z²: about
 ln 2 nats for a single Gaussian, nothing for a mixture of two). *Unseen context*: what the model knows and
 the encoder does not see. *Amortisation*: the encoder is not at its optimum for this x. In an invertible
-world the first vanishes with the noise, and in a linear-Gaussian one all three do.
+world the first vanishes with the noise, and in a linear-Gaussian one all three do. (What an encoder of
+some size loses does not: the less noise, the more exact its answer has to be, and that is amortisation.)
 
 Refuted if iterating from the encoder did not lower F where causes are many or pixels are hidden; if a
 mixture left more than a hundredth of a nat; or if an affine encoder lost anything in the linear world.
@@ -103,9 +104,9 @@ def many_causes(settings: Settings, key: Any) -> ManyCauses:
     # F of a Gaussian is stationary in its mean at zero, and at the width of least F there hardly less than
     # flat: recognition goes from the mean down E to a cause, and there on down F.
     aside = vfe.Laplace.from_vector(regressed.layout, regressed.location + 0.01)
-    mode = vfe.perceive(model, four, belief=aside, solver=vfe.Descent()).belief
-    start = vfe.DiagonalGaussian.from_factor(mode.layout, mode.location, mode.factor())
     back = square_world_cut() if settings.lesion else model
+    mode = vfe.perceive(back, four, belief=aside, solver=vfe.Descent()).belief
+    start = vfe.DiagonalGaussian.from_factor(mode.layout, mode.location, mode.factor())
     percept = vfe.perceive(back, four, belief=start, expectation=vfe.MonteCarlo(2048))
     mixture = vfe.perceive(
         model, four, belief=vfe.Mixture(2), expectation=vfe.MonteCarlo(2048), key=jax.random.fold_in(key, 3)

@@ -55,7 +55,9 @@ def claims_of(found: Found) -> list[Claim]:
             0.3762,
             "nats",
         ),
-        Claim("I(z; c | x), which it cannot know", unseen_information(), 0.31595, 0.31605, "nats"),
+        Claim(
+            "I(z; c | x), which it cannot know", unseen_information(), 0.31595, 0.31605, "nats", proved=True
+        ),
         Claim("with its context it costs", abs(found.context["sees x and c"]), high=1e-4, unit="nats"),
         Claim(
             "invertible world: what is left after iteration at the least noise, of that at the most",

@@ -272,15 +272,17 @@ def _default_folder(job: Job, resume: bool) -> Path:
 
 
 def _print_jobs(out: Console) -> None:
-    table = Table(title="Experiments: vfe run NAME", title_justify="left", show_edge=False)
-    for column in ("name", "what it does", "takes", "about"):
-        table.add_column(column)
+    _say(out, "Experiments: vfe run NAME [--seed N] [--set KEY=VALUE]")
+    table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column()
     for job in JOBS.values():
-        takes = "--seed, --set" + (f", --data ({job.data})" if job.data else "")
-        table.add_row(
-            _text(job.name, "bold"), _text(job.summary), _text(takes), _text(duration(job.seconds))
-        )
+        table.add_row(_text(job.name, "bold"), _text(duration(job.seconds)), _text(job.summary))
     out.print(table)
+    for job in JOBS.values():
+        if job.data:
+            _say(out, f"{job.name} takes --data FILE.npz: {job.data}.")
     _say(
         out,
         "\nEach writes a run folder: report.html, figures/, result.nc, model/, config.json. "

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from gallery_cases import page_of
+from gallery_cases import failing, page_of
 
 import vfe
 from vfe.gallery.digits.data import embedded
@@ -101,6 +101,12 @@ def test_three_gaps():
     failed = [statement for statement, good in broken.items() if not good]
     assert len(failed) == 3
     assert all("iteration" in s or "one Gaussian" in s for s in failed)
+    # One world in place of the other: width would be no remedy in the one, and would be in the other.
+    here = found.invertible
+    swapped = here._replace(encoder=here.two_causes[:, None], two_causes=here.encoder[:, -1])
+    wrong = failing(gaps_page.claims_of(found._replace(invertible=swapped)))
+    assert len(wrong) == 2
+    assert all("widest" in s or "wider" in s for s in wrong)
 
 
 @pytest.mark.filterwarnings("ignore:log_evidence")
@@ -113,7 +119,8 @@ def test_without_backward_connections():
     hidden = occlusion.occluded_digits(lesioned, jax.random.key(0))
     assert np.mean(hidden.refined) > np.mean(hidden.seeing)
     linear, context = 0.0, {"sees x": 0.3757, "sees x and c": 0.0}
-    invertible = gaps.Invertible(np.ones(2), np.ones(2), np.asarray([1.0, 0.1]))
+    lost = np.asarray([[1.0, 1.0], [0.1, 0.1]])
+    invertible = gaps.Invertible(np.ones(2), np.ones(2), lost, np.asarray([1.0, 0.1]), np.ones(2))
     claims = holding(gaps_page.claims_of(gaps.Found(many, invertible, linear, context, hidden)))
     failed = [statement for statement, good in claims.items() if not good]
     assert sum("iteration" in s or "one Gaussian" in s for s in failed) == 3

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
 
+from vfe.beliefs.continuous import AbstractGaussian
 from vfe.beliefs.families import Amortised, Present, family_size
 from vfe.beliefs.gaussian import DiagonalGaussian
-from vfe.conditioning import condition, masked
+from vfe.conditioning import Conditioned, condition, masked
 from vfe.maps import MLP
 from vfe.model import Model
 
@@ -26,6 +29,7 @@ def recognition(
     depth: int = 2,
     activation: Callable[[Array], Array] = jnp.tanh,
     skip: bool = False,
+    initial_sd: float | None = None,
 ) -> Amortised:
     """A recognition density q_φ(z | x) about everything that the inputs leave hidden: a multilayer
     perceptron that gives the numbers of a belief.
@@ -34,7 +38,10 @@ def recognition(
     joined, integers as they are, and `vfe.Present(node)` for which of their elements are there; `observed`:
     some of the data, where these hold more than the encoder sees or have gaps in nodes with children:
     what they leave hidden is what it answers for (by default what the inputs leave hidden); `width`,
-    `depth`, `activation`, `skip`: of the network (`vfe.MLP`).
+    `depth`, `activation`, `skip`: of the network (`vfe.MLP`); `initial_sd`: the standard deviation, in
+    unconstrained coordinates, of its first answers, which are then near the prior's mean whatever it sees
+    (for Gaussian families; by default what the network happens to give, about one). Where the model is
+    precise a wide first answer has a slope so steep that a wide network saturates: take a tenth.
 
     **Returns:** a `vfe.Amortised` for `vfe.learn(belief=...)`, which learns it together with the model.
 
@@ -86,4 +93,26 @@ def recognition(
     encoder = MLP(
         size, family_size(family, conditioned), width, depth, key=key, activation=activation, skip=skip
     )
+    if initial_sd is not None:
+        encoder = _settled(encoder, _first_answer(family, conditioned, initial_sd))
     return Amortised(encoder, family, inputs)
+
+
+def _first_answer(family: Any, conditioned: Conditioned, sd: float) -> Array:
+    if not (isinstance(family, type) and issubclass(family, AbstractGaussian)):
+        raise ValueError(
+            f"recognition: got initial_sd={sd} and family={getattr(family, '__name__', repr(family))}; "
+            "wanted a Gaussian family (vfe.DiagonalGaussian, vfe.NodeGaussian, vfe.JointGaussian), or no "
+            "initial_sd."
+        )
+    if not 0 < sd < float("inf"):
+        raise ValueError(f"recognition: got initial_sd={sd}; wanted a positive number.")
+    start, n = conditioned.start(), conditioned.layout.size
+    belief = family.from_factor(conditioned.layout, start, sd * jnp.eye(n, dtype=start.dtype))
+    return ravel_pytree(belief)[0]
+
+
+def _settled(encoder: MLP, answer: Array) -> MLP:
+    """The network with answers near this one: its last weights are a tenth."""
+    last = encoder.weights[-1], encoder.biases[-1]
+    return eqx.tree_at(lambda e: (e.weights[-1], e.biases[-1]), encoder, (0.1 * last[0], answer))

@@ -82,13 +82,21 @@ def surprise(model: vfe.Model, x: Any, ends: float = 8.0) -> np.ndarray:
 
 
 def encoder_for(
-    model: vfe.Model, *, family: Any, width: int, steps: int, key: Any, batch: int = 128
+    model: vfe.Model,
+    *,
+    family: Any,
+    width: int,
+    steps: int,
+    key: Any,
+    batch: int = 128,
+    rate: float = 1e-2,
+    initial_sd: float | None = None,
 ) -> vfe.Amortised:
     """An encoder that descends F of a model that stays as it is, on fresh observations at every step.
 
     **Example:** `encoder_for(model, family=vfe.DiagonalGaussian, width=16, steps=500, key=key)`.
     """
-    belief = vfe.recognition(model, family=family, width=width, depth=2, key=key)
+    belief = vfe.recognition(model, family=family, width=width, depth=2, key=key, initial_sd=initial_sd)
     per_epoch = min(steps, 100)
 
     def fresh(key: Any, observed: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -103,7 +111,7 @@ def encoder_for(
         batch_size=batch,
         augment=fresh,
         expectation=vfe.MonteCarlo(8),
-        optimiser=optax.adam(optax.cosine_decay_schedule(1e-2, steps, 1e-3)),
+        optimiser=optax.adam(optax.cosine_decay_schedule(rate, steps, 1e-3)),
         key=key,
     ).family
 

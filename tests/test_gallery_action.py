@@ -8,7 +8,7 @@ import pytest
 from plain_action import LinearModel, LinearWorld, act
 
 import vfe
-from vfe.gallery.action import alternation, attention, fulfilment, pursuit, reaching, reflex
+from vfe.gallery.action import alternation, attention, fulfilment, reflex
 from vfe.gallery.job import Workspace
 from vfe.gallery.progress import Silent
 from vfe.results.report import build_report
@@ -190,12 +190,3 @@ def test_pages_and_claims(module, settings, tmp_path):
 def test_errors_that_do_not_reach_action_move_nothing(tmp_path):
     broken = result_of(reflex, reflex.Settings(length=120, log_reflex_precision=-20.0), tmp_path)
     assert not any(broken.claims[k].holds for k in (0, 1, 3))
-    held = [claim.holds for claim in reaching.claims([0.6, 0.5, 0.9], [0.6, 0.5, 0.9], 0.0)]
-    assert held == [False, True, True]
-    assert not reaching.claims([0.01] * 3, [0.01] * 3, -1.0)[2].holds
-
-
-def test_one_belief_for_both_eyes_fails():
-    same = ({"a": [0.03, 0.07], "b": [0.03, 0.07]}, {"a": [0.04, 0.01], "b": [0.04, 0.01]})
-    held = [claim.holds for claim in pursuit.claims(*same, {"a": [0.1, 0.1], "b": [0.1, 0.1]})]
-    assert held == [True, True, False, False, False]

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gallery_cases import page_of
+from gallery_cases import failing, page_of
 
 from vfe.discrete import every_policy, expected_free_energy
-from vfe.gallery.discrete import grid_learning, tmaze, tmaze_page
+from vfe.gallery.discrete import grid_learning, grid_learning_page, tmaze, tmaze_page
 from vfe.gallery.intervals import NORMAL, mean_of, share_of
 from vfe.gallery.job import Workspace
 from vfe.gallery.progress import Silent
@@ -20,10 +20,20 @@ GRID = grid_learning.Settings(agents=12, blocks=4)
 
 @pytest.fixture(scope="module")
 def lives():
-    """Three ways to live in one program, and three in another."""
+    """Three ways to live in one program, three in another, and who looks two steps ahead."""
     kinds = tmaze.kinds(MAZE)
-    names = (tmaze.POLICIES, tmaze.BLIND, tmaze.LITTLE, tmaze.TREE, tmaze.KEPT, tmaze.LITTLE_TREE)
+    names = (
+        tmaze.POLICIES, tmaze.BLIND, tmaze.LITTLE, tmaze.TREE, tmaze.KEPT, tmaze.LITTLE_TREE, tmaze.SHORT
+    )  # fmt: skip
     return {name: tmaze.live(MAZE, 0, *kinds[name]) for name in names}
+
+
+@pytest.fixture(scope="module")
+def maze_found(lives):
+    """Kinds that were not lived here, which no claim reads, are shown as others that were."""
+    names = [*tmaze.kinds(MAZE), tmaze.SHORT_DOUBLE]
+    shown = {name: lives.get(name, lives[tmaze.POLICIES]) for name in names}
+    return tmaze.Found(shown, tmaze.added_information(MAZE), tmaze.joint_information(MAZE), None)
 
 
 def test_the_cue_comes_first_where_information_counts_and_never_where_it_does_not(lives):
@@ -114,12 +124,28 @@ def test_what_readings_are_worth():
     assert round(tmaze.joint_information(MAZE)[1], 3) == 0.610
 
 
-def test_the_page_of_the_maze(lives):
-    # Kinds that were not lived here are shown as others that were.
-    names = [*tmaze.kinds(MAZE), tmaze.SHORT_DOUBLE]
-    shown = {name: lives.get(name, lives[tmaze.POLICIES]) for name in names}
-    found = tmaze.Found(shown, tmaze.added_information(MAZE), tmaze.joint_information(MAZE), None)
-    result = tmaze_page.write_up(MAZE, found)
+def test_agents_of_other_minds_break_the_claims_of_the_maze(maze_found):
+    broken = [
+        # Without information gain where the seeking ones are expected, and the other way round.
+        (tmaze.POLICIES, tmaze.BLIND, ["with information", "the first arm rewards", "the first arm is"]),
+        (tmaze.BLIND, tmaze.POLICIES, ["without, it is never"]),
+        # Three steps ahead, from where the arms are seen; and policies that add, where a tree is expected.
+        (tmaze.SHORT, tmaze.POLICIES, ["looking 2 steps ahead"]),
+        (tmaze.LITTLE_TREE, tmaze.LITTLE, ["looking 3 steps ahead"]),
+    ]
+    for expected, put, wanted in broken:
+        lives = {**maze_found.lives, expected: maze_found.lives[put]}
+        failed = failing(tmaze_page.claims(MAZE, maze_found._replace(lives=lives)))
+        assert len(failed) == len(wanted), (put, failed)
+        assert all(map(str.startswith, failed, wanted)), (put, failed)
+    # Readings that are counted together, not added.
+    (failed,) = failing(tmaze_page.claims(MAZE, maze_found._replace(added=maze_found.joint)))
+    assert failed.startswith("two readings, added")
+
+
+def test_the_page_of_the_maze(maze_found):
+    result = tmaze_page.write_up(MAZE, maze_found)
+    assert failing(result.claims) == []
     page = page_of(result)
     assert "0.989 and 0.610" in page
     # F = −ln p(outcomes): −ln ½ at the cue, −ln v or −ln (1 − v) in the arm.
@@ -141,6 +167,20 @@ def test_who_seeks_learns_faster_and_who_avoids_does_not_learn(learners):
     # The broken variant: with the sign of the gain reversed they are slower than those who wander.
     assert np.all(blocks["avoids"].low > blocks["wanders"].high)
     assert learners["avoids"].tried[:, -1].max() < 0.5 * learners["wanders"].tried[:, -1].min()
+
+
+def test_who_avoids_learning_breaks_the_claims_of_who_seeks(learners):
+    seeks, wanders, avoids = (
+        grid_learning_page.claims({**learners, name: learners[put]}, GRID)
+        for name, put in (("seeks", "avoids"), ("seeks", "wanders"), ("avoids", "seeks"))
+    )
+    for broken in (seeks, wanders):
+        saved, nearer, apart = failing(broken)
+        assert saved.startswith("seeking saves steps")
+        assert nearer.startswith("who seeks is nearer")
+        assert apart.startswith("from this block on")
+    (failed,) = failing(avoids)
+    assert failed.startswith("who avoids learning is farther")
 
 
 def test_counts_by_counting_are_those_that_agents_learned(learners):
@@ -169,6 +209,7 @@ def test_the_page_of_the_grid(tmp_path, learners, monkeypatch):
     result = grid_learning.run(
         GRID, seed=0, data=None, folder=Workspace(tmp_path), progress=Silent(), resume=False
     )
+    assert failing(result.claims) == []
     assert "do not overlap from block" in page_of(result)
 
 

@@ -1,15 +1,22 @@
 """Pursuit of a target that is hidden for a while: it stays, in the mind of who believes that it swings.
 
-While the target is dark nothing is sensed of it, the accuracy says nothing, and the belief follows the
-motion that is believed of it. Expected: who believes that it swings keeps both belief and eye on the
-hidden target; who believes that things stop loses it, and the eye lags; and both are less sure while they
-see nothing. It would have been refuted by two beliefs that are as far off while the target is hidden, as
-they must be if both are the same.
+The retina sees contrast(q) exp(−(q − o − c)² / 2w²) of a target at q with the eye at o: behind the occluder
+contrast(q) is 0. While the target is dark nothing is sensed of it, the accuracy says nothing, and the
+belief follows the motion that is believed of it: q″ = −ω² q for who believes that it swings, q″ = −5 q′ for
+who believes that things stop.
+
+Expected: who believes that it swings keeps both belief and eye within a tenth of the swing of the hidden
+target; who believes that things stop loses it, and the eye lags; and both are less sure while they see
+nothing.
+
+What would have refuted it: two beliefs that are as far off while the target is hidden, as they must be if
+both are the same; beliefs that are as sure while hidden as while seen, as they are without an occluder.
+With the two beliefs exchanged the claims about them and their eyes fail.
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +29,8 @@ from vfe.gallery.action.page import finish
 from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.results.claims import Claim
 from vfe.results.style import style
+
+SWINGS, STOPS = "believes that it swings", "believes that it stops"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,23 +59,67 @@ def run(
 
     **Example:** `vfe run pursuit`.
     """
+    return write_up(settings, follow(settings, seed, progress))
+
+
+def swing(settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Time (s), the target's place, and how well it is seen, 0 to 1, of each sample.
+
+    **Example:** `swing(Settings())[1]`.
+    """
     times = 0.05 * np.arange(settings.length)
     target = -AMPLITUDE * np.cos(RATE * times)
-    visible = np.asarray(jax.vmap(contrast)(jnp.asarray(target)))
+    return times, target, np.asarray(jax.vmap(contrast)(jnp.asarray(target)))
+
+
+def follow(settings: Settings, seed: int, progress: Progress) -> dict[str, Acted]:
+    """The course of each belief.
+
+    **Example:** `follow(Settings(), 0, Silent())["believes that it stops"]`.
+    """
+    _, target, _ = swing(settings)
     progress.start("pursuits", 2)
     courses = {}
-    for name, belief in (("believes that it swings", swinging), ("believes that it stops", stopping)):
+    for name, belief in ((SWINGS, swinging), (STOPS, stopping)):
         courses[name] = vfe.act(pursuit(belief), causes=target, key=jax.random.key(seed))
         progress.step(F=float(courses[name].percept.free_energy.total))
     progress.done()
+    return courses
+
+
+class Off(NamedTuple):
+    """By agent, hidden and seen: how far eye and belief are off the target, and the belief's sd."""
+
+    eyes: dict[str, list[float]]
+    beliefs: dict[str, list[float]]
+    sds: dict[str, list[float]]
+
+
+def measure(settings: Settings, courses: dict[str, Acted]) -> Off:
+    """Root mean squares and mean sd, after the first period.
+
+    **Example:** `measure(settings, courses).eyes`.
+    """
+    times, target, visible = swing(settings)
     settled = times > 2 * math.pi / RATE
     hidden, seen = (visible < 0.5) & settled, (visible > 0.9) & settled
     eyes, beliefs, sds = {}, {}, {}
     for name, course in courses.items():
-        eye, believed = course.world.states[:, 0] - target, course.percept.states.mean[:, 0] - target
+        eye = np.asarray(course.world.states[:, 0]) - target
+        believed = np.asarray(course.percept.states.mean[:, 0]) - target
         eyes[name] = [_size(eye[part]) for part in (hidden, seen)]
         beliefs[name] = [_size(believed[part]) for part in (hidden, seen)]
         sds[name] = [float(course.percept.states.sd[part, 0].mean()) for part in (hidden, seen)]
+    return Off(eyes, beliefs, sds)
+
+
+def write_up(settings: Settings, courses: dict[str, Acted]) -> JobResult:
+    """The result of the experiment: its page, its figure and its numbers.
+
+    **Example:** `write_up(settings, follow(settings, 0, Silent()))`.
+    """
+    _, target, visible = swing(settings)
+    eyes, beliefs, sds = measure(settings, courses)
     headline = []
     for name in courses:
         for what, numbers in (("eye off", eyes), ("belief off", beliefs), ("belief's sd", sds)):
@@ -100,20 +153,16 @@ def run(
         },
         {"target": target},
         after=2 * math.pi / RATE,
-        claims=claims(eyes, beliefs, sds),
+        claims=claims(settings, courses),
     )
 
 
-def claims(
-    eyes: dict[str, list[float]], beliefs: dict[str, list[float]], sds: dict[str, list[float]]
-) -> list[Claim]:
+def claims(settings: Settings, courses: dict[str, Acted]) -> list[Claim]:
     """What would have refuted it: a hidden target that both lose, or neither.
 
-    **Arguments:** by agent, how far eye and belief are off the target, and the belief's sd, hidden and
-    seen.
-
-    **Example:** `vfe run pursuit` prints them.
+    **Example:** `claims(settings, follow(settings, 0, Silent()))[0].holds`.
     """
+    eyes, beliefs, sds = measure(settings, courses)
     (eye, stopped), (known, lost) = eyes.values(), beliefs.values()
     # A tenth of the swing; who loses the target is off by more than twice that.
     near = 0.1 * AMPLITUDE

@@ -1,9 +1,16 @@
 """Reaching: an arm goes where its owner expects the hand to be.
 
-Nothing in the world draws the hand to the target; the agent expects that something does. Expected:
-prediction errors of what is felt move the joints until the hand is there. It would have been refuted by a
-hand that stays away: as it does where errors do not reach action (log_reflex_precision=-20), under the
-same expectation.
+Nothing in the world draws the hand to the target; the agent expects that something does. Action descends F
+through what is felt of the joints,
+
+ȧ = −(∂ỹ/∂a)ᵀ Γ̃ ε̃_y − P_a a.
+
+Expected: prediction errors of what is felt move the joints until the hand is within a tenth of a link of
+each of three targets; with the reflex cut, Γ = 0, it stays away from all of them, and F is higher.
+
+What would have refuted it: a hand that stays away, as it does where errors do not reach action
+(log_reflex_precision=-20), under the same expectation; a hand that arrives with the reflex cut, or a cut
+that costs no F. With the two courses exchanged every claim fails.
 """
 
 import dataclasses
@@ -23,6 +30,7 @@ from vfe.gallery.job import JobResult, Progress, Workspace
 from vfe.results.claims import Claim
 from vfe.results.style import style
 
+REACHES, CUT = "reaching", "reflex cut"
 PLACES = ((0.9, 1.2), (-0.6, 1.3), (0.3, 1.7))
 
 
@@ -55,6 +63,11 @@ def run(
 
     **Example:** `vfe run reaching`.
     """
+    return write_up(settings, reach(settings, seed, progress))
+
+
+def targets(settings: Settings) -> np.ndarray:
+    """(samples, 2): where the target is. **Example:** `targets(Settings())[-1]`."""
     home = np.asarray(hand(jnp.asarray(START[:2])), float)
     times = 0.05 * np.arange(int((3 * settings.seconds + 1) / 0.05))
     target = np.tile(home, (len(times), 1))
@@ -63,20 +76,47 @@ def run(
         moved = 1 / (1 + np.exp(-(times - 1 - number * settings.seconds) / 0.15))
         target = target + moved[:, None] * (np.array(place) - before)
         before = np.array(place)
-    key = jax.random.key(seed)
+    return target
+
+
+def reach(settings: Settings, seed: int, progress: Progress) -> dict[str, Acted]:
+    """The course with the reflex, and with the reflex cut, under the same noise.
+
+    **Example:** `reach(Settings(), 0, Silent())["reflex cut"]`.
+    """
+    key, target = jax.random.key(seed), targets(settings)
     progress.start("reaches", 2)
     system = reaching(reflex_precision=math.exp(settings.log_reflex_precision))
     cut = eqx.tree_at(lambda one: one.reflex_precision, system, 0 * system.reflex_precision)
     course, slack = (vfe.act(one, causes=target, key=key) for one in (system, cut))
     progress.step(2, F=float(course.percept.free_energy.total))
     progress.done()
-    path, idle = (
-        np.asarray(jax.vmap(hand)(jnp.asarray(one.world.states[:, :2]))) for one in (course, slack)
-    )
-    apart, away = (np.linalg.norm(one - target, axis=1) for one in (path, idle))
-    # A second before the next target begins to appear.
+    return {REACHES: course, CUT: slack}
+
+
+def path_of(course: Acted) -> np.ndarray:
+    """(samples, 2): where the hand is. **Example:** `path_of(courses["reaching"])[-1]`."""
+    return np.asarray(jax.vmap(hand)(jnp.asarray(course.world.states[:, :2])))
+
+
+def misses_of(settings: Settings, course: Acted) -> list[float]:
+    """How far the hand is from each target, links, a second before the next begins to appear.
+
+    **Example:** `max(misses_of(settings, courses["reaching"]))`.
+    """
+    apart = np.linalg.norm(path_of(course) - targets(settings), axis=1)
     ends = [int((k + 1) * settings.seconds / 0.05) for k in range(3)]
-    misses, missed = ([float(one[min(end, len(one) - 1)]) for end in ends] for one in (apart, away))
+    return [float(apart[min(end, len(apart) - 1)]) for end in ends]
+
+
+def write_up(settings: Settings, courses: dict[str, Acted]) -> JobResult:
+    """The result of the experiment: its page, its figure and its numbers.
+
+    **Example:** `write_up(settings, reach(settings, 0, Silent()))`.
+    """
+    course, target = courses[REACHES], targets(settings)
+    misses, missed = (misses_of(settings, one) for one in courses.values())
+    path = path_of(course)
     headline = [(f"miss at place {k + 1}", f"{miss:.3f} arm links") for k, miss in enumerate(misses)]
     return finish(
         "An arm that goes where it is expected",
@@ -87,8 +127,8 @@ def run(
         f"expectation "
         f"moves nothing: the hand stays {min(missed):.2f} links away or farther.",
         headline,
-        {"reaching": course, "reflex cut": slack},
-        {"reaching": draw(course, target, path, apart)},
+        courses,
+        {"reaching": draw(course, target, path, np.linalg.norm(path - target, axis=1))},
         {
             "reaching": (
                 "Three reaches",
@@ -98,22 +138,18 @@ def run(
             )
         },
         {"target": target, "path": path},
-        claims=claims(
-            misses,
-            missed,
-            float(slack.percept.free_energy.total - course.percept.free_energy.total) / len(times),
-        ),
+        claims=claims(settings, courses),
     )
 
 
-def claims(misses: list[float], cut: list[float], more: float) -> list[Claim]:
+def claims(settings: Settings, courses: dict[str, Acted]) -> list[Claim]:
     """What would have refuted it: a hand that stays away from where it is expected.
 
-    **Arguments:** distances at the end of each reach, links, with the reflex and without; `more`: by how
-    much F without it is higher, nats per sample.
-
-    **Example:** `vfe run reaching` prints them.
+    **Example:** `claims(settings, reach(settings, 0, Silent()))[0].holds`.
     """
+    misses, cut = (misses_of(settings, courses[name]) for name in (REACHES, CUT))
+    less, more = (courses[name].percept.free_energy.total for name in (REACHES, CUT))
+    more = float(more - less) / len(targets(settings))
     return [
         # A tenth of a link, of an arm of two.
         Claim("the hand ends at each target: largest miss", max(misses), high=0.1, unit="links"),

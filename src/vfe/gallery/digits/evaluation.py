@@ -150,7 +150,7 @@ def evaluate(
         foils=foils,
         foil_images=foil_images,
         intact=total[:FOILS],
-        auroc={n: _auroc(total[:FOILS], v) for n, v in foils.items()},
+        auroc={n: area_under_curve(total[:FOILS], v) for n, v in foils.items()},
     )
 
 
@@ -263,7 +263,11 @@ def _foils(x: np.ndarray, images: Images) -> dict[str, np.ndarray]:
     return {n: np.ascontiguousarray(v, np.float32) for n, v in foils.items()}
 
 
-def _auroc(intact: np.ndarray, odd: np.ndarray) -> float:
+def area_under_curve(intact: np.ndarray, odd: np.ndarray) -> float:
+    """The probability that F of an odd image is above that of an intact one (AUROC): chance is 0.5.
+
+    **Example:** `area_under_curve(np.zeros(2), np.ones(2))` is 1.
+    """
     from sklearn.metrics import roc_auc_score
 
     truth = np.r_[np.zeros(len(intact)), np.ones(len(odd))]

@@ -1,4 +1,21 @@
-"""A grid whose laws are unknown: agents that want to know them learn them sooner than those who wander."""
+"""A grid whose laws are unknown: agents that want to know them learn them sooner than those who wander.
+
+Agents see where they are, s, and count what their actions u do, b(s', s, u); they believe in the mean of
+Dirichlet(b). Nothing else moves them than what one more count would teach: policies are drawn by
+
+q(π) ∝ exp(−γ G(π)),    G(π) = −w Σ_t ⟨KL(Dirichlet(b + one count) ‖ Dirichlet(b))⟩,
+
+with w = 1 for who seeks, 0 for who wanders, −1 for who avoids it. How far they are from the truth, which no
+agent knows, is KL from the true p(s' | s, u) to the one believed, mean over columns (s, u).
+
+Expected: KL of who seeks is halved in fewer steps than KL of who wanders, is lower in the last block of
+steps, and its interval is apart from the wanderers' from the third block on at the latest; who avoids
+learning stays farther from the truth than who wanders.
+
+What would have refuted it: wanderers that learn as fast, or agents with the sign of G reversed that do: it
+would not be the information that makes the difference. So it is where who avoids learning is put in the
+place of who seeks.
+"""
 
 import dataclasses
 from typing import Any, NamedTuple

@@ -1,4 +1,24 @@
-"""A T-maze: who reads the cue first, who reads it again and again, and what each has of it."""
+"""A T-maze: who reads the cue first, who reads it again and again, and what each has of it.
+
+One of two arms rewards and the other costs; a cue the other way tells which, with probability v. Policies
+fixed in advance are taken by q(π) ∝ exp(−γ G(π)), with
+
+G(π) = −Σ_t (⟨ln p(o_t | C)⟩ + I(s_t; o_t | π)),
+
+under beliefs q(s_t | π) that no foreseen outcome updates: gains of information are added step by step. In a
+tree every outcome updates the belief from which the next step is planned. In truth n readings tell
+
+I(s; o_1 … o_n) = ln 2 − ⟨H(s | o_1 … o_n)⟩ ≤ ln 2, and n I(s; o_1) > I(s; o_1 … o_n) from n = 2 on.
+
+Expected: with the term I agents read the cue before any arm, enter the arm at step 4 and are right with
+probability v; with utility alone they never read it. Who looks two steps ahead sees no arm from the cue and
+reads it again and again, five times or more; where little is at stake policies read oftener than a tree of
+the same horizon; two readings, added, count for more than they tell.
+
+What would have refuted it: agents that pass the cue although knowing counts, or read it although it does
+not; who looks two steps ahead and leaves the cue at once; a tree that re-reads as policies do. So it is
+where the term is taken from those who seek, or given to those who should not.
+"""
 
 import dataclasses
 from typing import NamedTuple

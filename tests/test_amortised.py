@@ -375,3 +375,23 @@ def test_the_density_of_a_flow_is_compiled_once(caplog):
         other = belief.log_density({"z": np.full((1, 1), 0.4)})
     assert not [r for r in caplog.records if "Compiling" in r.getMessage()]
     assert one != other
+
+
+@pytest.mark.parametrize("family", [vfe.DiagonalGaussian, vfe.NodeGaussian, vfe.JointGaussian])
+def test_first_answers_of_a_chosen_width(family):
+    """Near the prior's mean with this spread, whatever is seen."""
+    model = vfe.Model(
+        a=vfe.gaussian(np.array([2.0, -1.0])),
+        b=vfe.gaussian(np.zeros(1)),
+        x=vfe.gaussian(lambda a, b: a * b, parents=("a", "b")),
+    )
+    belief = vfe.recognition(model, family=family, initial_sd=0.1, width=32, key=jax.random.key(0))
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    found = vfe.perceive(model, {"x": x}, belief=belief, solver=vfe.FeedForward()).belief
+    for name, mean in (("a", [2.0, -1.0]), ("b", [0.0])):
+        np.testing.assert_allclose(found[name].mean, np.tile(mean, (9, 1)), atol=0.5)
+        np.testing.assert_allclose(np.log10(found[name].sd), -1.0, atol=0.2)
+    with pytest.raises(ValueError, match="wanted a Gaussian family"):
+        vfe.recognition(model, family=vfe.Flow(2), initial_sd=0.1, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="wanted a positive number"):
+        vfe.recognition(model, initial_sd=0.0, key=jax.random.key(0))

@@ -13,7 +13,7 @@ in a linear-Gaussian one all three do.
 
 Refuted if iterating from the encoder did not lower F where causes are many or pixels are hidden; if a
 mixture left more than a hundredth of a nat; if an affine encoder lost anything in the linear world; or if
-a wide encoder of the invertible world lost as much as a narrow one, or of two causes much less.
+a wide encoder of the invertible world lost as much as a narrow one, or of two causes next to nothing.
 """
 
 import dataclasses

@@ -280,7 +280,7 @@ def _report(found: Found, figures: dict[str, Any], headline: list[tuple[str, str
                     picture(
                         figures["invertible"],
                         "F + ln p(x) by noise, of encoders and after iteration.",
-                        "The wide encoder lies below the narrow one; what iteration leaves falls with noise.",
+                        "The wide encoder lies below the narrow one; iteration leaves less as noise falls.",
                     )
                 ],
             ),

@@ -87,7 +87,7 @@ def small(tmp_path_factory):
     """A small run from end to end, and what it measured."""
     settings = Settings(
         z1=10, z2=4, decoder_width=64, upper_width=32, epochs=30, learning_rate=2e-2, steps=6, samples=8,
-        evaluated=150,
+        evaluated=300,
     )  # fmt: skip
     measured = []
 

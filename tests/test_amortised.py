@@ -363,6 +363,10 @@ def test_an_encoder_of_what_the_data_leave_hidden():
         vfe.perceive(model, {"x": x, "y": y}, belief=wrong)
     with pytest.raises(ValueError, match="wanted all it sees, and what else is observed"):
         vfe.recognition(model, inputs=("x",), observed={"y": y}, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="wanted all it sees"):
+        vfe.recognition(model, inputs=("x",), observed={}, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="wanted whole numbers"):
+        vfe.recognition(model, width=3.5, key=jax.random.key(0))
     with pytest.raises(TypeError, match="wanted a function such as"):
         vfe.recognition(model, activation="tanh", key=jax.random.key(0))
 

@@ -456,3 +456,32 @@ def test_augment_leaves_no_parents_out():
     )
     with pytest.raises(ValueError, match=r"'y' \(NaN\), which has children"):
         vfe.learn(model, {"x": X, "y": X}, augment=lambda k, data: {"y": data["y"] + jnp.nan})
+
+
+def test_no_integer_is_made_of_nan():
+    """NaN that the first observations do not show is missing in discrete nodes too, or refused."""
+    model = vfe.Model(
+        z=vfe.gaussian(np.zeros(1)),
+        x=vfe.bernoulli(vfe.Affine(jnp.array([[0.8], [0.3]])), parents="z"),
+    )
+    x = np.repeat([[0.0, 0.0], [1.0, 0.0]], 80, 0)
+    family = vfe.recognition(model, width=4, depth=1, key=jax.random.key(0), inputs=(vfe.Present("x"),))
+    options = {"epochs": 1, "belief": family}
+
+    def late(key, data):
+        return {"x": jnp.where(data["x"] > 0.5, jnp.nan, 1.0 * data["x"])}
+
+    found = vfe.learn(model, {"x": x}, augment=late, **options)
+    wanted = vfe.learn(model, {"x": np.where(x > 0.5, np.nan, x)}, **options)
+    np.testing.assert_allclose(found.history["total"], wanted.history["total"], rtol=1e-10)
+    above = vfe.Model(
+        k=vfe.categorical(np.full(2, 0.5)),
+        x=vfe.gaussian(vfe.Table(jnp.zeros((2, 1))), parents="k"),
+    )
+    with pytest.raises(ValueError, match="wanted integers"):
+        vfe.learn(
+            above,
+            {"x": X, "k": np.array([0, 1, 0])},
+            where=lambda m: m["x"].mean,
+            augment=lambda key, data: {"k": 1.0 * data["k"]},
+        )

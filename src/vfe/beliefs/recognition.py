@@ -63,19 +63,22 @@ def recognition(
         raise TypeError(f"recognition: got key={key!r}; wanted jax.random.key(0), or another one.")
     if not callable(activation):
         raise TypeError(f"recognition: got activation={activation!r}; wanted a function such as jnp.tanh.")
-    if width < 1 or depth < 0:
-        raise ValueError(f"recognition: got width={width}, depth={depth}; wanted 1 or more, 0 or more.")
+    if type(width) is not int or type(depth) is not int or width < 1 or depth < 0:
+        raise ValueError(
+            f"recognition: got width={width!r}, depth={depth!r}; wanted whole numbers, at least 1 and 0."
+        )
     inputs = tuple(inputs)
     names = dict.fromkeys(n.node if isinstance(n, Present) else n for n in inputs)
     for name in names:
         model.require(name)
     shapes = {n: model.describe(n).shape for n in names}
-    seen: Mapping[str, Any] = observed or {
+    shown: Mapping[str, Any] = {
         n: masked(np.zeros((1, *shape)), np.zeros((1, *shape), bool))
         if any(isinstance(i, Present) and i.node == n for i in inputs) and not model.children(n)
         else np.zeros((1, *shape))
         for n, shape in shapes.items()
     }
+    seen = shown if observed is None else observed
     if not set(names) <= set(seen):
         raise ValueError(
             f"recognition: the encoder sees {list(names)}, and observed= holds {list(seen)}; wanted all it "
@@ -105,8 +108,8 @@ def _first_answer(family: Any, conditioned: Conditioned, sd: float) -> Array:
             "wanted a Gaussian family (vfe.DiagonalGaussian, vfe.NodeGaussian, vfe.JointGaussian), or no "
             "initial_sd."
         )
-    if not 0 < sd < float("inf"):
-        raise ValueError(f"recognition: got initial_sd={sd}; wanted a positive number.")
+    if not isinstance(sd, int | float) or not 0 < sd < float("inf"):
+        raise ValueError(f"recognition: got initial_sd={sd!r}; wanted a positive number.")
     start, n = conditioned.start(), conditioned.layout.size
     belief = family.from_factor(conditioned.layout, start, sd * jnp.eye(n, dtype=start.dtype))
     return ravel_pytree(belief)[0]

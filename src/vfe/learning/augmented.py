@@ -50,18 +50,30 @@ def check_augmented(conditioned: Conditioned, augment: Callable[..., Any]) -> tu
 def hidden_by(conditioned: Conditioned, augment: Callable[..., Any] | None) -> tuple[str, ...]:
     """The nodes of which `augment` leaves elements out, as NaN, in the first observations.
 
+    Discrete nodes count as well wherever it returns numbers that could be NaN, as no integer can show later
+    that it was one.
+
     **Raises:** `ValueError` where they have children: what is missing there would be hidden.
     """
     if augment is None or conditioned.repeats is not None:
         return ()
     made = _looked_at(conditioned, augment)[1]
-    hides = tuple(n for n, a in made.items() if np.isnan(np.asarray(a, float)).any())
+    model = conditioned.model
+    floating = [n for n, a in made.items() if np.issubdtype(np.asarray(a).dtype, np.floating)]
+    discrete = {n for n in floating if n not in model.plates and model.describe(n).discrete}
+    hides = tuple(n for n in floating if n in discrete or np.isnan(np.asarray(made[n])).any())
     for name in hides:
-        if conditioned.model.children(name):
+        if not model.children(name):
+            continue
+        if name in discrete:
             raise ValueError(
-                f"learn: augment leaves out elements of {name!r} (NaN), which has children: they would be "
-                "hidden in one visit and not in another; wanted NaN in nodes without children only."
+                f"learn: augment returned type {made[name].dtype} for {name!r}, which is discrete and has "
+                "children; wanted integers, .astype(int)."
             )
+        raise ValueError(
+            f"learn: augment leaves out elements of {name!r} (NaN), which has children: they would be hidden "
+            "in one visit and not in another; wanted NaN in nodes without children only."
+        )
     return hides
 
 

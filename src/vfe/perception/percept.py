@@ -121,8 +121,11 @@ class Percept(eqx.Module):
 
         **Example:** `jnp.where(jnp.isnan(x), percept.prediction("x"), x)`.
 
-        **Raises:** `ValueError` for a node that has a belief (`percept.belief[node]`) or observed children.
+        **Raises:** `ValueError` for a node that has a belief (`percept.belief[node]`) or observed children,
+        and for fewer than one sample.
         """
+        if samples < 1:
+            raise ValueError(f"prediction: got samples={samples}; wanted at least one.")
         c = self.conditioned
         c.model.require(node)
         if node not in self._leaves() and node not in c.pruned:

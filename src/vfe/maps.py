@@ -51,8 +51,8 @@ def released(value: Any) -> Array:
 
 
 class Summing(eqx.Module):
-    """A map to probabilities, (K,) or (n, K), whose values are NaN where they do not sum to one (within 10⁻³)
-    or are negative: an energy computed from them would be that of no density.
+    """A map to probabilities, (K,) or (n, K), whose values are NaN where they do not sum to one (within
+    10⁻³) or are negative: an energy computed from them would be that of no density.
 
     **Example:** `Summing(jax.nn.softmax)(jnp.zeros(2))` is `[0.5, 0.5]`.
     """

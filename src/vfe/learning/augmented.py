@@ -71,8 +71,8 @@ def hidden_by(conditioned: Conditioned, augment: Callable[..., Any] | None) -> t
                 "children; wanted integers, .astype(int)."
             )
         raise ValueError(
-            f"learn: augment leaves out elements of {name!r} (NaN), which has children: they would be hidden "
-            "in one visit and not in another; wanted NaN in nodes without children only."
+            f"learn: augment leaves out elements of {name!r} (NaN), which has children: they would be "
+            "hidden in one visit and not in another; wanted NaN in nodes without children only."
         )
     return hides
 
